@@ -1,0 +1,146 @@
+"""A set of face images in memory: the one form in which every reader gives its data."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+
+import numpy as np
+
+from mien.errors import DataError
+
+CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The seven expressions in the order and with the numbers of the official FER-2013 release."""
+
+
+@dataclass(frozen=True, eq=False)
+class FaceSet:
+    """Face images of one size with their labels, names and splits.
+
+    Attributes
+    ----------
+    images : uint8 array ``[N, H, W]`` (grey) or ``[N, H, W, 3]`` (RGB)
+    labels : int64 array ``[N]``, an index into `classes`; -1 where unknown
+    classes : names of the classes in label order
+    names : str array ``[N]``, the file (or row) each image came from, unique within the set
+    split : str array ``[N]``, the split each image belongs to, such as ``"Training"``
+    groups : int64 array ``[N]``; images that are pixel-for-pixel equal share a number
+    origin : str array ``[N]``: ``"real"``, ``"drawn"`` or ``"generated"``
+    soft : float32 array ``[N, C]`` of label probabilities (rows of NaN where unknown), or None
+    weights : float32 array ``[N]``, or None
+    name : what the set is called in tables
+    notes : remarks of the reader for the user: differences from the official counts, skipped files
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    names: np.ndarray
+    split: np.ndarray
+    groups: np.ndarray = field(default=None)  # type: ignore[assignment]
+    origin: np.ndarray = field(default=None)  # type: ignore[assignment]
+    soft: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    name: str = "faces"
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.images.dtype != np.uint8 or self.images.ndim not in (3, 4):
+            raise DataError(
+                f"{self.name}: images must be uint8 [N, H, W] or [N, H, W, 3], "
+                f"not {self.images.dtype} {list(self.images.shape)}"
+            )
+        if self.groups is None:
+            object.__setattr__(self, "groups", groups_of_equal_images(self.images))
+        if self.origin is None:
+            object.__setattr__(self, "origin", np.full(n, "real"))
+        for key in ("labels", "names", "split", "groups", "origin", "soft", "weights"):
+            column = getattr(self, key)
+            if column is not None and len(column) != n:
+                raise DataError(f"{self.name}: {len(column)} {key} for {n} images")
+        if n and int(self.labels.max()) >= len(self.classes):
+            raise DataError(
+                f"{self.name}: label {int(self.labels.max())} has no name; "
+                f"the classes are {', '.join(self.classes)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, key: str | slice | np.ndarray | Sequence[int]) -> FaceSet:
+        """A split by its name, or the images at a mask, slice or array of positions."""
+        if isinstance(key, str):
+            if key not in self.splits:
+                raise DataError(
+                    f"{self.name} has no split '{key}'; it has {', '.join(self.splits) or 'none'}"
+                )
+            key = self.split == key
+        columns = {
+            f.name: getattr(self, f.name)[key]
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, **columns)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits in order of first appearance."""
+        names, first = np.unique(self.split, return_index=True)
+        return tuple(str(name) for name in names[np.argsort(first)])
+
+    @property
+    def size(self) -> int:
+        """Height of the images in pixels."""
+        return int(self.images.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return 1 if self.images.ndim == 3 else 3
+
+    @property
+    def labelled(self) -> bool:
+        """Whether every image has a label."""
+        return bool(len(self)) and bool((self.labels >= 0).all())
+
+    def counts(self) -> np.ndarray:
+        """Images per class, int64 ``[C]``; unlabelled images are not counted."""
+        known = self.labels[self.labels >= 0]
+        return np.bincount(known, minlength=len(self.classes))
+
+    def stands_in(self, other: FaceSet) -> np.ndarray:
+        """Which of these images stand pixel for pixel in `other`: bool ``[N]``."""
+        return np.isin(image_hashes(self.images), image_hashes(other.images))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits over all that a training could see: pixels, labels, classes, weights."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.images.shape, self.classes)).encode())
+        for column in (self.images, self.labels, self.soft, self.weights):
+            digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+        return digest.hexdigest()[:16]
+
+
+def image_hashes(images: np.ndarray) -> np.ndarray:
+    """A 16-byte digest of each image's pixels, ``[N]`` of dtype S32 (hex)."""
+    return np.array(
+        [
+            hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest()
+            for image in images
+        ],
+        dtype="S32",
+    )
+
+
+def groups_of_equal_images(images: np.ndarray) -> np.ndarray:
+    """Number the groups of pixel-for-pixel equal images, int64 ``[N]``, by first appearance."""
+    if not len(images):
+        return np.empty(0, np.int64)
+    _, first, inverse = np.unique(image_hashes(images), return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]

@@ -1,0 +1,173 @@
+"""Folders and zips of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mien.data.faceset import FaceSet
+from mien.data.layout import arrange, is_image
+from mien.data.stack import Pictures, stack
+from mien.errors import DataError
+
+SMALL_FILE = 16_384
+"""Mean bytes a file under which threads only wait for each other: Pillow's work on such a picture
+is mostly Python, and two threads took twice the time of one on FER-2013."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Relative paths of all files below a root with bytes and time of change, and all folders."""
+
+    root: Path
+    files: tuple[tuple[str, int, int], ...]
+    folders: tuple[str, ...]
+
+    @property
+    def images(self) -> bool:
+        """Whether there is any image among the files."""
+        return any(is_image(path) for path, _, _ in self.files)
+
+    def digest(self) -> str:
+        """Changes whenever a file is added, removed, renamed, resized or touched."""
+        text = "\n".join(f"{path}\t{size}\t{time}" for path, size, time in sorted(self.files))
+        return hashlib.sha256(
+            (text + "\n\n" + "\n".join(sorted(self.folders))).encode()
+        ).hexdigest()
+
+
+def list_folder(root: Path) -> Listing:
+    """List a folder with everything below it; links to folders are followed once."""
+    files: list[tuple[str, int, int]] = []
+    folders: list[str] = []
+    seen = {os.path.realpath(root)}
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        try:
+            with os.scandir(root / prefix) as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    if entry.is_dir():
+                        real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+                        if real not in seen:
+                            seen.add(real)
+                            folders.append(path)
+                            pending.append(path + "/")
+                    elif entry.is_file():
+                        status = entry.stat()
+                        files.append((path, status.st_size, status.st_mtime_ns))
+        except PermissionError as error:
+            raise DataError(
+                f"{root / prefix}: may not be read ({error.strerror}); change its permissions"
+            ) from error
+    return Listing(root, tuple(files), tuple(folders))
+
+
+def list_zip(root: Path) -> Listing:
+    """List what a zip holds, without unpacking it."""
+    with open_zip(root) as archive:
+        infos = archive.infolist()
+    files = tuple((info.filename, info.file_size, info.CRC) for info in infos if not info.is_dir())
+    path, times = Counter(file[0] for file in files).most_common(1)[0] if files else ("", 0)
+    if times > 1:
+        raise DataError(f"{root}: holds {times} files named {path}; pack it again")
+    folders = tuple(info.filename.rstrip("/") for info in infos if info.is_dir())
+    return Listing(root, files, folders)
+
+
+@contextmanager
+def open_zip(root: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip, with a `DataError` for one that is damaged, encrypted or no zip at all."""
+    try:
+        with zipfile.ZipFile(root) as archive:
+            yield archive
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(
+            f"{root}: not a readable zip ({error}); download or pack it again"
+        ) from error
+
+
+def read_folder(
+    listing: Listing, *, size: int | None, channels: int | None, skip_bad: bool
+) -> FaceSet:
+    """Read the pictures of a listed folder."""
+
+    def load(path: str) -> bytes:
+        try:
+            with open(os.path.join(listing.root, path), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise DataError(
+                f"{listing.root / path}: cannot be read ({error.strerror}); check the file"
+            ) from error
+
+    return _read(listing, load, size, channels, skip_bad)
+
+
+def read_zip(
+    listing: Listing, *, size: int | None, channels: int | None, skip_bad: bool
+) -> FaceSet:
+    """Read the pictures of a listed zip, without unpacking it."""
+    with open_zip(listing.root) as archive:
+
+        def load(path: str) -> bytes:
+            try:
+                return archive.read(path)
+            except MemoryError:
+                raise
+            except Exception as error:  # each compression method has damage of its own kind
+                raise DataError(
+                    f"{listing.root / path}: cannot be unpacked ({error}); pack the zip again"
+                ) from error
+
+        return _read(listing, load, size, channels, skip_bad)
+
+
+def _read(
+    listing: Listing,
+    load: Callable[[str], bytes],
+    size: int | None,
+    channels: int | None,
+    skip_bad: bool,
+) -> FaceSet:
+    plan = arrange((file[0] for file in listing.files), listing.folders, str(listing.root))
+    notes = list(plan.notes)
+    if plan.empty:
+        message = f"{listing.root}: no image in the class folder {', '.join(plan.empty)}"
+        if not skip_bad:
+            raise DataError(f"{message}; add images, delete it, or read with skip_bad (--skip-bad)")
+        notes.append(message)
+    lengths = {path: length for path, length, _ in listing.files}
+    small = sum(lengths[path] for path in plan.paths) < SMALL_FILE * len(plan.paths)
+    threads = 1 if small else os.cpu_count() or 1
+    pictures = Pictures(plan.paths, load, str(listing.root), threads, skip_bad)
+    images, errors = stack(pictures, size, channels)
+    if len(errors) == len(plan.paths):
+        raise DataError(f"{listing.root}: none of its images can be read; the first: {errors[0]}")
+    if errors:
+        notes.append(skipped([str(errors[number]) for number in sorted(errors)]))
+    kept = np.array([number not in errors for number in range(len(plan.paths))])
+    return FaceSet(
+        images=images if kept.all() else images[kept],
+        labels=plan.labels[kept],
+        classes=plan.classes,
+        names=plan.names[kept],
+        split=plan.split[kept],
+        name="FER-2013" if plan.official else listing.root.resolve().stem,
+        notes=tuple(notes),
+    )
+
+
+def skipped(messages: list[str]) -> str:
+    """A remark on what was left out, with the first three reasons."""
+    shown = "; ".join(messages[:3]) + ("; ..." if len(messages) > 3 else "")
+    return f"skipped {len(messages):,} that could not be read: {shown}"

@@ -1,0 +1,237 @@
+"""What the place of a file in a folder tells: its split and its class."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from mien.data import official
+from mien.data.faceset import CLASSES
+from mien.errors import DataError
+
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jfif")
+)
+TRAIN = ("training", "train")
+VALIDATION = ("publictest", "validation", "valid", "val", "dev")
+TEST = ("privatetest", "test", "testing", "private")
+SPLITS = (*TRAIN, *VALIDATION, *TEST)
+"""Names of splits that are understood, in lower case, in the order in which splits are kept."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files in the order of the set, with what their places tell.
+
+    Attributes
+    ----------
+    paths : str, relative to the root, sorted by split, class and natural order of the names
+    names : str, unique: the file name, or the relative path where two files share a name
+    labels : int64, -1 where unknown
+    split : str
+    classes : names of the classes in label order
+    empty : folders of classes that hold no image
+    official : whether the files bear the names of the official FER-2013 release
+    notes : remarks for the user
+    """
+
+    paths: tuple[str, ...]
+    names: np.ndarray
+    labels: np.ndarray
+    split: np.ndarray
+    classes: tuple[str, ...]
+    empty: tuple[str, ...]
+    official: bool
+    notes: tuple[str, ...]
+
+
+def natural(text: str) -> tuple[tuple[int, str], ...]:
+    """A sort key under which ``2`` comes before ``10``, and case does not matter."""
+    return tuple(
+        (int(part), "") if part.isdecimal() else (-1, part.lower())
+        for part in re.split(r"(\d+)", text)
+        if part
+    )
+
+
+def is_image(path: str) -> bool:
+    """Whether a path looks like a picture that somebody put there on purpose."""
+    hidden = path.startswith((".", "__MACOSX/")) or "/." in path
+    return not hidden and path[path.rfind(".") :].lower() in SUFFIXES
+
+
+def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
+    """Tell split and class of each image from its relative path.
+
+    ``<split>/<class>/file``, ``<class>/file``, a folder named like a split whose files lie flat
+    in it (a split without labels), and a folder of files alone (no labels at all) are known, also
+    inside one further folder. Names of the official release tell their split themselves, since
+    the Kaggle release puts two official splits into ``test``.
+
+    Raises
+    ------
+    DataError
+        Without images, for files deeper than a class, and for one official name at two places.
+    """
+    images = [path for path in paths if is_image(path)]
+    if not images:
+        raise DataError(
+            f"{root}: no images in it; expected <split>/<class>/*.jpg or <class>/*.jpg, "
+            "a zip of such folders, or fer2013.csv"
+        )
+    images, stray = _without_stray(images)
+    top = _common_top(images)
+    parts = {path: path[len(top) :].split("/") for path in images}
+    deepest = max(images, key=lambda path: len(parts[path]))
+    if len(parts[deepest]) > 3:
+        raise DataError(
+            f"{root}: {deepest} lies deeper than <split>/<class>/file; move the class folders up, "
+            "or give the folder that holds them"
+        )
+    has_splits = len(parts[deepest]) == 3
+    places = {path: _place(parts[path], has_splits) for path in images}
+    classes, numbers, notes = _classes({label for _, label in places.values() if label is not None})
+    official_names = sum(official.split_of(parts[path][-1]) is not None for path in images)
+    is_official = official_names * 2 > len(images)
+
+    rows = []
+    for path in images:
+        folder, label = places[path]
+        name = parts[path][-1]
+        split = official.split_of(name) if is_official else None
+        if is_official and split is None:
+            split = "Training" if folder.lower() in TRAIN else folder
+        number = -1 if label is None else numbers[label]
+        rows.append((_rank(split or folder), number, natural(path), path, split or folder))
+    rows.sort()
+    if is_official:
+        _refuse_doubles(((row[3], row[4], row[1]) for row in rows), root)
+    ordered = tuple(row[3] for row in rows)
+    return Layout(
+        paths=ordered,
+        names=_unique_names(ordered),
+        labels=np.array([row[1] for row in rows], np.int64),
+        split=np.array([row[4] for row in rows]),
+        classes=classes,
+        empty=_empty_folders(images, folders, top, has_splits, classes),
+        official=is_official,
+        notes=(*stray, *notes),
+    )
+
+
+def _without_stray(images: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Leave out files beside the folders of the set; without folders, all files are the set."""
+    inside = [path for path in images if "/" in path]
+    if not inside or len(inside) == len(images):
+        return images, ()
+    outside = len(images) - len(inside)
+    return inside, (f"left out {outside:,} images that lie in no folder of a split or class",)
+
+
+def _common_top(images: list[str]) -> str:
+    """The outer folder, or folders, that hold everything and mean nothing."""
+    top = ""
+    while True:
+        rests = [path[len(top) :].split("/") for path in images]
+        first = rests[0][0]
+        meaningless = (
+            max(map(len, rests)) > 2
+            and first.lower() not in SPLITS
+            and all(len(rest) > 1 and rest[0] == first for rest in rests)
+        )
+        if not meaningless:
+            return top
+        top += first + "/"
+
+
+def _place(parts: list[str], has_splits: bool) -> tuple[str, str | None]:
+    """Split and class that a relative path tells."""
+    if len(parts) == 3:
+        return parts[0], parts[1]
+    if len(parts) == 2 and (has_splits or parts[0].lower() in SPLITS):
+        return parts[0], None
+    return "all", parts[0] if len(parts) == 2 else None
+
+
+def _classes(names: set[str]) -> tuple[tuple[str, ...], dict[str, int], tuple[str, ...]]:
+    """Names in label order, the number of each folder name, and what to tell about it."""
+    if not names:
+        return CLASSES, {}, ("no class folders: all images are without labels",)
+    numbers = official.class_numbers(sorted(names))
+    if numbers is not None:
+        notes: tuple[str, ...] = ()
+        if set(names) == set(official.NUMBERS):
+            notes = ("the class folders 0 to 6 are read as the official numbers of FER-2013",)
+        return CLASSES, numbers, notes
+    ordered = tuple(sorted(names, key=natural))
+    note = f"class names are not those of FER-2013; their order is {', '.join(ordered)}"
+    return ordered, {name: number for number, name in enumerate(ordered)}, (note,)
+
+
+@cache
+def _rank(split: str) -> tuple[int, tuple[tuple[int, str], ...]]:
+    lower = split.lower()
+    return SPLITS.index(lower) if lower in SPLITS else len(SPLITS), natural(split)
+
+
+def _unique_names(paths: tuple[str, ...]) -> np.ndarray:
+    """File names, or relative paths where two files share one, as some of FER-2013 do."""
+    names = [path.rpartition("/")[2] for path in paths]
+    times = Counter(names)
+    return np.array(
+        [name if times[name] == 1 else path for name, path in zip(names, paths, strict=True)]
+    )
+
+
+def _refuse_doubles(rows: Iterable[tuple[str, str, int]], root: str) -> None:
+    """Refuse one official image at two places, once with and once without its label.
+
+    Two images of one name with two labels are no fault: the Kaggle release has such pairs.
+    """
+    labelled: dict[tuple[str, str], list[str]] = {}
+    unlabelled: dict[tuple[str, str], str] = {}
+    for path, split, label in rows:
+        key = split, path.rpartition("/")[2]
+        if label < 0:
+            if key in unlabelled:
+                raise _double(root, key[1], path, unlabelled[key])
+            unlabelled[key] = path
+        else:
+            labelled.setdefault(key, []).append(path)
+    for key in unlabelled.keys() & labelled.keys():
+        raise _double(root, key[1], labelled[key][0], unlabelled[key])
+
+
+def _double(root: str, name: str, first: str, second: str) -> DataError:
+    return DataError(
+        f"{root}: {name} stands twice, as {first} and as {second}; delete one of the two"
+    )
+
+
+def _empty_folders(
+    images: list[str],
+    folders: Iterable[str],
+    top: str,
+    has_splits: bool,
+    classes: tuple[str, ...],
+) -> tuple[str, ...]:
+    """Folders of classes without a single image.
+
+    Where the classes are the official ones, a folder with any other name is none of them.
+    """
+    filled = {path.rpartition("/")[0] for path in images}
+    empty = []
+    for folder in set(folders) - filled:
+        parts = folder[len(top) :].split("/") if folder.startswith(top) else []
+        name = parts[-1] if parts else ""
+        ignored = not name or name.startswith(".") or folder.startswith(("__MACOSX", "."))
+        if ignored or len(parts) != (2 if has_splits else 1) or name.lower() in SPLITS:
+            continue
+        if classes != CLASSES or official.class_numbers([name]) is not None:
+            empty.append(folder)
+    return tuple(sorted(empty, key=natural))

@@ -1,0 +1,21 @@
+"""The errors that Mien raises on purpose.
+
+Each message names the file, row or setting, says what is wrong with it, and what to do.
+The command line prints the message alone and exits with status 1.
+"""
+
+
+class MienError(Exception):
+    """Something the user can mend. The message says what, where and how."""
+
+
+class DataError(MienError):
+    """A data set, an image or a table cannot be used as it is."""
+
+
+class RecipeError(MienError):
+    """A setting of a training is unknown, out of range, or contradicts another one."""
+
+
+class RunError(MienError):
+    """A run folder, a checkpoint or a record cannot be used as it is."""

@@ -1,0 +1,76 @@
+"""Enhancement of the pixels before training: contrast, noise, sharpness, on uint8 arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+
+import cv2
+import numpy as np
+
+from mien.errors import RecipeError
+
+
+def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
+    """Apply the named steps in order to every image; done once, before training.
+
+    ``"clahe"`` equalises the histogram of small tiles with limited contrast (Zuiderveld, 1994), in
+    colour that of the lightness alone; ``"denoise"`` smooths and keeps edges (bilateral filter,
+    Tomasi and Manduchi, 1998); ``"sharpen"`` adds half of what a blur takes away (unsharp mask).
+
+    Parameters
+    ----------
+    images : uint8 ``[N, H, W]`` or RGB ``[N, H, W, 3]``
+    steps : names from `ENHANCEMENTS`; none returns the images themselves
+
+    Returns
+    -------
+    uint8 array of the same shape
+
+    Raises
+    ------
+    RecipeError
+        If a step is unknown.
+    """
+    for step in steps:
+        if step not in ENHANCEMENTS:
+            nearest = get_close_matches(step, ENHANCEMENTS, n=1, cutoff=0)[0]
+            raise RecipeError(
+                f"unknown enhancement '{step}': did you mean '{nearest}'? "
+                f"Known are {', '.join(ENHANCEMENTS)}"
+            )
+    if not steps:
+        return images
+    enhanced = np.empty_like(images)
+    for place, image in zip(enhanced, images, strict=True):
+        for step in steps:
+            image = ENHANCEMENTS[step](image)
+        place[...] = image
+    return enhanced
+
+
+def _equalise(image: np.ndarray) -> np.ndarray:
+    # Tiles of 12 x 12 at 48 pixels; OpenCV's own 8 x 8 grid would leave 36 pixels to a histogram.
+    clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))
+    if image.ndim == 2:
+        return clahe.apply(image)
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = clahe.apply(np.ascontiguousarray(lab[..., 0]))
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
+def _denoise(image: np.ndarray) -> np.ndarray:
+    # Non-local means costs 200 times as much: 3 minutes for FER-2013 instead of a second.
+    return cv2.bilateralFilter(image, d=5, sigmaColor=30, sigmaSpace=2)
+
+
+def _sharpen(image: np.ndarray) -> np.ndarray:
+    return cv2.addWeighted(image, 1.5, cv2.GaussianBlur(image, (0, 0), sigmaX=1), -0.5, 0)
+
+
+ENHANCEMENTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "clahe": _equalise,
+    "denoise": _denoise,
+    "sharpen": _sharpen,
+}
+"""The steps that `enhance` knows, each for one uint8 image."""

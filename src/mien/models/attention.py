@@ -1,0 +1,179 @@
+"""Attention that refines a feature map and keeps its shape: CBAM, SE and ECA in one socket."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from mien.errors import RecipeError
+from mien.models.layers import convolution
+
+ATTENTIONS = ("none", "cbam", "se", "eca")
+GATES = ("paper", "identity")
+
+NEAR_IDENTITY = 4.0
+"""What a gate's sigmoid is given at the start with ``gates="identity"``: sigmoid(4) = 0.982."""
+
+
+def create_attention(
+    kind: str, channels: int, *, gates: str = "paper", ratio: int = 16
+) -> nn.Module:
+    """An attention module for maps ``[N, channels, H, W]``; the output has the same shape.
+
+    Parameters
+    ----------
+    kind : ``"none"`` (the identity), ``"cbam"``, ``"se"`` or ``"eca"``
+    channels : channels of the map
+    gates : how the gates start. ``"paper"``: near 0.5 each, as published, so that CBAM first passes
+        on about a quarter of the signal. ``"identity"``: near 0.982 each (CBAM: 0.964)
+    ratio : channels per hidden unit of the channel gate's MLP (at least one unit); ECA has none
+
+    Raises
+    ------
+    RecipeError
+        The kind or the gates are unknown.
+    """
+    if kind not in ATTENTIONS:
+        raise RecipeError(f"attention '{kind}' is unknown; choose from {', '.join(ATTENTIONS)}")
+    if gates not in GATES:
+        raise RecipeError(f"gates '{gates}' are unknown; choose from {', '.join(GATES)}")
+    start = NEAR_IDENTITY if gates == "identity" else 0.0
+    if kind == "cbam":
+        return CBAM(channels, max(1, channels // ratio), start)
+    if kind == "se":
+        return SE(channels, max(1, channels // ratio), start)
+    if kind == "eca":
+        return ECA(channels, start)
+    return nn.Identity()
+
+
+def mean(x: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:
+    """`x.mean(dim, keepdim=True)`, whose own backward divides a whole map instead of the sums.
+
+    On a CPU that makes a third to a half of the time of a channel gate's forward and backward.
+    """
+    total = x.sum(dim, keepdim=True)
+    return total / (x.numel() // total.numel())
+
+
+class MaxAndMean(torch.autograd.Function):
+    """The maximum and the mean of a map over some of its dimensions, kept with size 1.
+
+    The values and gradients are those of `amax` and `mean` (equal maxima share the gradient
+    evenly). Autograd's own backward of the two reads and writes the map about ten times, most of it
+    through slow boolean and mixed-type kernels, and made CBAM cost as much as the convolutions
+    beside it; here it is a comparison, a sum, and two steps in place.
+    """
+
+    @staticmethod
+    def forward(x: torch.Tensor, dim: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        return x.amax(dim, keepdim=True), mean(x, dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        x, ctx.dim = inputs
+        ctx.save_for_backward(x, output[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, maximum_grad: torch.Tensor, mean_grad: torch.Tensor
+    ) -> tuple[torch.Tensor, None]:
+        x, maximum = ctx.saved_tensors
+        is_maximum = torch.empty_like(x)
+        torch.eq(x, maximum, out=is_maximum)  # 0 and 1 in the map's own type
+        maximum_grad = maximum_grad / is_maximum.sum(ctx.dim, keepdim=True)
+        mean_grad = mean_grad / (x.numel() // maximum.numel())
+        return is_maximum.mul_(maximum_grad).add_(mean_grad), None
+
+
+class CBAM(nn.Module):
+    """Convolutional block attention module (Woo et al. 2018): what to look at, then where.
+
+    Channel gate (their eq. 2): sigmoid(MLP(mean over space) + MLP(max over space)), one MLP with
+    biases and one hidden layer. Spatial gate (eq. 3), from the map so scaled:
+    sigmoid(norm(conv7x7([max, mean over channels]))). The normalisation, the order of the two
+    planes and the start (all biases 0, the weight of the normalisation 0, so that the spatial gate
+    is the same everywhere until training moves it) are those of the authors' release. The momentum
+    of the running statistics is 0.1, as in the backbones, for 0.01 needs more steps than a short
+    training has.
+
+    Parameters
+    ----------
+    channels : channels of the map
+    hidden : hidden units of the MLP
+    start : what both sigmoids are given at the start: 0 is the authors' start, a gate of 0.5
+    """
+
+    def __init__(self, channels: int, hidden: int, start: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        self.conv = convolution(2, 1, 7, padding=3)
+        self.norm = nn.BatchNorm2d(1)
+        nn.init.zeros_(self.fc1.bias)
+        nn.init.constant_(self.fc2.bias, start / 2)  # the MLP's two outputs are added
+        nn.init.zeros_(self.norm.weight)
+        nn.init.constant_(self.norm.bias, start)
+
+    def channel_gate(self, x: torch.Tensor) -> torch.Tensor:
+        """Weights of the channels, ``[N, C, 1, 1]`` in (0, 1)."""
+        pooled = torch.cat(MaxAndMean.apply(x, (2, 3)), 2).flatten(2).mT  # [N, 2, C]
+        return self.fc2(F.relu(self.fc1(pooled))).sum(1).sigmoid()[:, :, None, None]
+
+    def spatial_gate(self, x: torch.Tensor) -> torch.Tensor:
+        """Weights of the places, ``[N, 1, H, W]`` in (0, 1), of a map scaled by its channels."""
+        pooled = torch.cat(MaxAndMean.apply(x, (1,)), 1)
+        # Two planes cost nothing in float32, and CPUs convolve so few in bfloat16 far slower.
+        with torch.autocast(x.device.type, enabled=False):
+            gate = self.norm(self.conv(pooled.to(self.conv.weight.dtype))).sigmoid()
+        return gate.to(x.dtype)
+
+    def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both gates of a map ``[N, C, H, W]``: ``[N, C, 1, 1]`` and ``[N, 1, H, W]``."""
+        channel = self.channel_gate(x)
+        return channel, self.spatial_gate(x * channel)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * self.channel_gate(x)
+        return x * self.spatial_gate(x)
+
+
+class SE(nn.Module):
+    """Squeeze and excitation (Hu et al. 2018): x * sigmoid(MLP(mean over space))."""
+
+    def __init__(self, channels: int, hidden: int, start: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        nn.init.constant_(self.fc2.bias, start)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = mean(x, (2, 3)).flatten(1)
+        gate = self.fc2(F.relu(self.fc1(pooled))).sigmoid()
+        return x * gate[:, :, None, None]
+
+
+class ECA(nn.Module):
+    """Efficient channel attention (Wang et al. 2020): a convolution across the channel means.
+
+    The kernel covers the odd number of channels next to (log2(C) + 1) / 2 (eq. 12).
+    """
+
+    def __init__(self, channels: int, start: float = 0.0) -> None:
+        super().__init__()
+        size = int((math.log2(channels) + 1) / 2)
+        size += 1 - size % 2
+        # The paper's convolution has no bias; one that starts at 0 would be another model.
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
+        self.start = start
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pooled = mean(x, (2, 3)).flatten(2).mT  # [N, 1, C]
+        gate = (self.conv(pooled) + self.start).sigmoid()
+        return x * gate.mT[..., None]

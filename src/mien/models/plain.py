@@ -1,0 +1,93 @@
+"""`plain`, the quick baseline: seven convolutions with batch norm, about a million parameters."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+from mien.errors import RecipeError
+from mien.models.attention import create_attention
+from mien.models.layers import convolution, scaled
+
+STAGES = ((32,), (64, 64), (128, 128), (256,), (256,))
+"""Channels of the convolutions of each stage. Each stage begins by halving the map."""
+
+
+class Plain(nn.Module):
+    """A plain convolutional network; logits ``[N, classes]`` of ``[N, channels, H, W]``.
+
+    Each stage is pooling, one or two 3x3 convolutions with batch norm and ReLU, and attention. Only
+    the first convolution sees the full image, so at stride 16 and 48 pixels an image costs 80
+    million multiply-adds, less than half of what pooling after every second convolution costs.
+    """
+
+    stage_names = tuple(f"stage{number}" for number in range(1, len(STAGES) + 1))
+
+    def __init__(
+        self,
+        *,
+        classes: int,
+        channels: int,
+        attention: str,
+        gates: str,
+        width: float,
+        stride: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        inputs = channels
+        for number, stage in enumerate(STAGES, 1):
+            layers: OrderedDict[str, nn.Module] = OrderedDict()
+            # As in ResNet50, the total stride is set in front, so that all maps grow with it.
+            if number > 2 or (number == 2 and stride >= 16):
+                layers["pool"] = nn.MaxPool2d(2)
+            for place, base in enumerate(stage, 1):
+                outputs = scaled(base, width)
+                step = 2 if number == 1 and stride == 32 else 1
+                layers[f"conv{place}"] = convolution(inputs, outputs, 3, stride=step, padding=1)
+                layers[f"bn{place}"] = nn.BatchNorm2d(outputs)
+                layers[f"relu{place}"] = nn.ReLU(inplace=True)
+                inputs = outputs
+            layers["attention"] = create_attention(attention, inputs, gates=gates)
+            setattr(self, f"stage{number}", nn.Sequential(layers))
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(inputs, classes)
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        """The last map, ``[N, 256 * width, H / stride, W / stride]``."""
+        for name in self.stage_names:
+            x = getattr(self, name)(x)
+        return x
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.dropout(self.forward_features(x).mean((2, 3))))
+
+
+def plain(
+    *,
+    classes: int,
+    channels: int,
+    attention: str,
+    place: str,
+    gates: str,
+    width: float,
+    stride: int,
+    image_size: int,
+    dropout: float | None,
+    drop_path: float,
+    batch_norm: bool,
+) -> nn.Module:
+    """The plain network; the arguments are those of `mien.models.create_model`."""
+    if drop_path:
+        raise RecipeError("plain has no residual branches to drop; set drop_path to 0")
+    return Plain(
+        classes=classes,
+        channels=channels,
+        attention=attention,
+        gates=gates,
+        width=width,
+        stride=stride,
+        dropout=0.3 if dropout is None else dropout,
+    )

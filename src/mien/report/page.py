@@ -1,0 +1,185 @@
+"""The report: one page of HTML, and its tables and figures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mien import plots
+from mien.report.figures import Figure, all_figures
+from mien.report.results import (
+    Results,
+    evaluated_splits,
+    finished,
+    listed,
+    main_split,
+    metrics_of,
+    named,
+    pairs,
+    read_results,
+    read_sheets,
+    role,
+    seeds,
+)
+from mien.report.table import ONE_SEED, Table, interval, percent, signed
+from mien.report.tables import all_tables
+from mien.runs.atomic import write_text
+
+
+def write_report(out: Path) -> Path:
+    """Write the report of a study: ``report.html``, ``tables/`` and ``figures/``.
+
+    The page stands alone: it loads nothing, from nowhere. Each table is also written as CSV,
+    Markdown and LaTeX, each figure as SVG and PDF, each file whole or not at all.
+
+    Parameters
+    ----------
+    out : the folder of the study, with ``results.json`` and, for the pictures, ``sheets.npz``
+
+    Returns
+    -------
+    the path of the page
+
+    Raises
+    ------
+    RunError
+        if ``results.json`` is missing or damaged, ``sheets.npz`` is damaged, or the disk is full
+    """
+    out = Path(out)
+    results, sheets = read_results(out), read_sheets(out)
+    tables, figures = all_tables(results), all_figures(results, sheets)
+    for table in tables.values():
+        stem = out / "tables" / table.name
+        write_text(Path(f"{stem}.csv"), table.to_csv())
+        write_text(Path(f"{stem}.md"), table.to_markdown())
+        write_text(Path(f"{stem}.tex"), table.to_latex())
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for figure in figures.values():
+        plots.save(figure.drawing, out / "figures" / figure.name)
+    page = out / "report.html"
+    write_text(page, render(results, tables, figures))
+    return page
+
+
+def render(results: Results, tables: dict[str, Table], figures: dict[str, Figure]) -> str:
+    """The page as text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("mien.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = {name: Markup(table.to_html()) for name, table in tables.items()}
+    drawn = {
+        name: {
+            "name": name,
+            "caption": figure.caption,
+            "svg": Markup(plots.svg_text(figure.drawing, f"{figure.caption}. {figure.alt}")),
+        }
+        for name, figure in figures.items()
+    }
+    return environment.get_template("template.html.j2").render(
+        results=results,
+        summary=summary(results),
+        tables=shown,
+        figures=drawn,
+        splits=evaluated_splits(results),
+        main=main_split(results),
+        one_seed=len(seeds(results)) < 2,
+        **{"named": named, "role": role},
+    )
+
+
+def summary(results: Results) -> list[tuple[str, str]]:
+    """The study in plain words: (what, sentence) in the order of reading."""
+    done, data, models = finished(results), results["data"], results["models"]
+    split = main_split(results)
+    train = data["roles"]["train"]
+    n_train = sum(data["counts"].get(train, []))
+    size = f"{len(done)} of {len(models)}" if len(done) < len(models) else f"All {len(models)}"
+    lines = [
+        (
+            "What was run",
+            f"{size} models were trained on the {n_train:,} {train} images of {data['name']}, at "
+            f"the scale '{results['scale']}': {results['scale_label']}."
+            + (" This is not a result about the full models." if results["toy"] else ""),
+        )
+    ]
+    if split:
+        lines += [
+            ("Best model", _best(results, split)),
+            ("What CBAM did", _attention(results, split)),
+        ]
+    for model in done:
+        if model.get("collapsed_to"):
+            lines.append(
+                ("Collapse", f"{model['title']} calls every image {model['collapsed_to']}.")
+            )
+    if role_note := _test(results):
+        lines.append(("The test split", role_note))
+    lines.append(("What was not run", _not_run(results)))
+    return lines
+
+
+def _best(results: Results, split: str) -> str:
+    shown = [(m, x) for m in finished(results) if (x := metrics_of(m, split)) is not None]
+    best, metrics = max(shown, key=lambda pair: pair[1].accuracy)
+    low, high = metrics.accuracy_interval
+    within = [m["title"] for m, x in shown if m is not best and x.accuracy_interval[1] >= low]
+    text = (
+        f"{best['title']} has the highest accuracy on {named(results, split)}: "
+        f"{percent(metrics.accuracy)} % (95 % interval {interval((low, high))} %, "
+        f"{metrics.n:,} images)."
+    )
+    if within:
+        text += f" Its interval overlaps with {_those_of(within)}."
+    copies = metrics_of(best, split, "without_copies")
+    if copies is not None and copies.n < metrics.n:
+        text += (
+            f" Without the {metrics.n - copies.n:,} images that stand in training too it is "
+            f"{percent(copies.accuracy)} %."
+        )
+    return text
+
+
+def _those_of(titles: list[str]) -> str:
+    return f"that of {titles[0]}" if len(titles) == 1 else f"those of {listed(titles)}"
+
+
+def _attention(results: Results, split: str) -> str:
+    parts = []
+    for _, a, b in pairs(results):
+        first, second = metrics_of(a, split), metrics_of(b, split)
+        if first and second:
+            parts.append(f"{signed(100 * (second.accuracy - first.accuracy))} for {a['title']}")
+    if not parts:
+        return "No network was run both with and without it."
+    text = f"Points of accuracy on {named(results, split)}: {listed(parts)}."
+    return f"{text} {ONE_SEED}" if len(seeds(results)) < 2 else text
+
+
+def _test(results: Results) -> str:
+    data = results["data"]
+    test = data["roles"]["test"]
+    unlabelled = {split: n for split, n in data["unlabelled"].items() if n}
+    if test in evaluated_splits(results) and test is not None:
+        return f"{test} was opened once, after all training, and nothing was chosen on it."
+    if unlabelled:
+        names = listed(f"{split} ({n:,} images)" for split, n in unlabelled.items())
+        return f"There are no labels for {names}: no test result is claimed."
+    return "This study opened no test split: no test result is claimed."
+
+
+def _not_run(results: Results) -> str:
+    missing: list[Any] = [m["title"] for m in results["models"] if m["state"] != "finished"]
+    text = (
+        "Not run: the generator for small classes, cross-validation and the paired tests of the "
+        "paper; tuning only where a table says so."
+    )
+    if missing:
+        text += f" Models not run: {listed(missing)}."
+    return text

@@ -1,0 +1,107 @@
+"""The tables of what is not so, what was not run, and where the rest comes from."""
+
+from __future__ import annotations
+
+from mien.report.results import (
+    Results,
+    context,
+    evaluated_splits,
+    finished,
+    is_missing,
+)
+from mien.report.table import (
+    NOT_RUN,
+    Column,
+    Table,
+    count,
+)
+from mien.study import paper
+
+
+def not_run(results: Results) -> Table:
+    """What the paper has and this study has not."""
+    rows = [
+        ["generated images for small classes", "Table III, eq. 1", "no generator was trained"],
+        ["hyperparameter tuning", "Tables IV-X", "every model ran in one setting"],
+        ["10-fold cross-validation", "announced, without figures", "one training a model"],
+        ["5x2 cross-validated t-tests", "Tables XII, XIII", "one training a model"],
+        ["robustness to occlusion and light", "claimed in the text", "no corrupted images"],
+    ]
+    tuned = {model["family"] for model in finished(results) if model["setting"] == "tuned"}
+    if tuned:
+        rows[1][2] = f"run for {', '.join(sorted(tuned))} alone"
+        if tuned >= set(paper.FAMILIES):
+            del rows[1]
+    for model in results["models"]:
+        if model["state"] != "finished":
+            rows.append([model["title"], model["family"], model.get("why") or "no reason given"])
+    test = results["data"]["roles"]["test"]
+    if test is None or test not in evaluated_splits(results):
+        unlabelled = [f"{split} ({n:,})" for split, n in results["data"]["unlabelled"].items() if n]
+        why = f"no labels: {', '.join(unlabelled)}" if unlabelled else "no such split was opened"
+        rows.append(["accuracy on a final test split", "all tables of results", why])
+    return Table(
+        "not-run",
+        "What was not run",
+        [Column(title) for title in ("what", "in the paper", "state", "why")],
+        [[what, where, NOT_RUN, why] for what, where, why in rows],
+        context=context(results),
+    )
+
+
+def provenance(results: Results) -> Table:
+    """Hardware, versions, protocol, data, command."""
+    data, hardware = results["data"], results["hardware"]
+    memory = hardware.get("memory_gb")
+    rows = [
+        ["scale", f"{results['scale']}: {results['scale_label']}"],
+        ["protocol", f"{results['protocol']}: {results['protocol_text']}"],
+        ["command", results["command"]],
+        ["date", results["date"]],
+        ["data", f"{data['name']} from {data['source']}, fingerprint {data['fingerprint']}"],
+        ["images", f"{data['images']:,} of {data['size']} pixels, {data['channels']} channel(s)"],
+        *([f"split for {what}", split or "none"] for what, split in data["roles"].items()),
+        ["processor", f"{hardware.get('cpu')}, {hardware.get('cores')} cores"],
+        ["threads", str(hardware.get("threads"))],
+        ["memory", "unknown" if is_missing(memory) else f"{memory} GB"],
+        ["accelerator", hardware.get("accelerator") or "none"],
+        ["versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())],
+    ]
+    return Table(
+        "provenance",
+        "How this was made",
+        [Column("what"), Column("value")],
+        rows,
+        context=context(results),
+    )
+
+
+def runs(results: Results) -> Table:
+    """Every run with its name, seed and time."""
+    rows = []
+    for model in results["models"]:
+        seconds = model.get("cost", {}).get("train_seconds")
+        rows.append(
+            [
+                model["title"],
+                model["setting"],
+                model["state"],
+                model.get("run") or "none",
+                model.get("seed"),
+                len(model.get("log", [])),
+                seconds,
+            ]
+        )
+    return Table(
+        "runs",
+        "The runs",
+        [
+            *(Column(title) for title in ("model", "setting", "state", "run")),
+            Column("seed", str),
+            Column("epochs", count),
+            Column("training (min)", lambda value: f"{value / 60:,.1f}"),
+        ],
+        rows,
+        notes=["A run's name is a hash of its recipe, its data and the training code."],
+        context=context(results),
+    )

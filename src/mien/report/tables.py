@@ -1,0 +1,49 @@
+"""Every table of the report, in the order of the paper."""
+
+from __future__ import annotations
+
+from mien.report import inputs, merits, price, provenance, published
+from mien.report.results import Results, evaluated_splits, main_split
+from mien.report.table import Table
+from mien.study import paper
+
+
+def all_tables(results: Results) -> dict[str, Table]:
+    """The tables by name; those of results only where a model was evaluated."""
+    tables = [
+        inputs.counts(results),
+        inputs.generated(results),
+        inputs.audit(results),
+        inputs.common_settings(results),
+        inputs.differing_settings(results),
+        *(inputs.grid(results, grid) for grid in paper.GRIDS.values()),
+    ]
+    for split in evaluated_splits(results):
+        tables += [
+            merits.merits(results, split),
+            merits.merits(results, split, "without_copies"),
+        ]
+    split_shown = main_split(results)
+    if split_shown is not None:
+        tables += [
+            merits.by_class(results, split_shown, "recall"),
+            merits.by_class(results, split_shown, "precision"),
+            merits.cbam_by_class(results, split_shown),
+            merits.neutral_and_sad(results, split_shown),
+        ]
+    for family in paper.FAMILIES:
+        tables += [
+            published.best_settings(results, family),
+            published.default_and_tuned(results, family),
+        ]
+    tables += [
+        published.others(results),
+        price.cost(results),
+        price.learning(results),
+        price.price_of_attention(results),
+        published.contradictions(results),
+        provenance.not_run(results),
+        provenance.provenance(results),
+        provenance.runs(results),
+    ]
+    return {table.name: table for table in tables}

@@ -1,0 +1,151 @@
+"""The paper's study as data: which models are trained, how, at each scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mien.runs.recipe import Recipe
+from mien.study.paper import BEST, TABLES_V_IX
+
+FAMILIES = {"vgg19": "VGG19", "resnet50": "ResNet50", "inceptionv3": "InceptionV3"}
+SIX = tuple((model, attention) for model in FAMILIES for attention in ("none", "cbam"))
+"""The six models of the paper in its order, each family without and with CBAM."""
+
+LIGHT = {
+    "flip": 0.5,
+    "shift": 0.08,
+    "rotate": 10.0,
+    "zoom": 0.1,
+    "brightness": 0.2,
+    "contrast": 0.2,
+}
+"""Augmentation for short trainings, where the network is far from knowing the images by heart."""
+
+QUARTER = Recipe(width=0.25, stride=16, image_size=48, batch_size=64, lr=2e-3, ema=0.99).but(**LIGHT)
+
+PLAIN = Recipe(
+    model="plain", epochs=26, lr=2e-3, weight_decay=0.01, ema=0.998, erase=0.3, **LIGHT
+).but(shift=0.1, rotate=15.0)
+"""The quick baseline: AdamW, one-cycle, from scratch at 48 pixels."""
+
+PAPER_SIZES = {"vgg19": 224, "resnet50": 224, "inceptionv3": 299}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One training of a study: a model of the paper (or an extra one) at one setting."""
+
+    family: str
+    attention: str
+    setting: str  # 'default', or 'tuned' as the paper reports its best
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is.
+
+    Attributes
+    ----------
+    name : ``"demo"``, ``"smoke"``, ``"cpu"`` or ``"paper"``
+    label : what every table says of it
+    toy : whether its figures say nothing about the published models beyond that the system works
+    train_images : images per class taken from the training split at the most; None takes all
+    plan : the trainings
+    """
+
+    name: str
+    label: str
+    toy: bool
+    train_images: int | None
+    plan: tuple[Planned, ...]
+
+
+def paper_recipe(model: str, attention: str, setting: str = "tuned") -> Recipe:
+    """The paper's own protocol for one of its six models: ImageNet weights, 224 or 299 pixels.
+
+    Parameters
+    ----------
+    setting : ``"default"`` (Tables V-IX: 50 epochs, batch 512, rate 0.01, coefficient 0.01, Adam)
+        or ``"tuned"``, the best that Table V, VII or IX reports
+    """
+    values = TABLES_V_IX.default if setting == "default" else BEST[FAMILIES[model]].settings
+    return Recipe(
+        model=model,
+        attention=attention,
+        stride=32,
+        image_size=PAPER_SIZES[model],
+        weights="imagenet",
+        normalise="imagenet",
+        schedule="constant",
+        precision="bf16",
+        **values,
+    )
+
+
+def _six(recipe: Recipe, setting: str = "default") -> tuple[Planned, ...]:
+    return tuple(
+        Planned(FAMILIES[model], attention, setting, recipe.but(model=model, attention=attention))
+        for model, attention in SIX
+    )
+
+
+def scales() -> dict[str, Scale]:
+    """Every scale by name."""
+    quarter = "quarter-width versions (w1/4) at stride 16 and 48 pixels, from scratch"
+    demo, smoke, cpu = 4, 2, 5
+    return {
+        scale.name: scale
+        for scale in (
+            Scale(
+                "demo",
+                f"demo scale: {quarter}, {demo} epochs on drawn faces",
+                True,
+                None,
+                _six(QUARTER.but(epochs=demo, batch_size=32)),
+            ),
+            Scale(
+                "smoke",
+                f"smoke scale: {quarter}, {smoke} epochs on at most 150 images a class",
+                True,
+                150,
+                _six(QUARTER.but(epochs=smoke, batch_size=32)),
+            ),
+            Scale(
+                "cpu",
+                f"cpu scale: {quarter}, {cpu} epochs",
+                False,
+                None,
+                _six(QUARTER.but(epochs=cpu)),
+            ),
+            Scale(
+                "paper",
+                "paper scale: published widths at 224 and 299 pixels from ImageNet weights, "
+                "50 (default) and 200 (tuned) epochs",
+                False,
+                None,
+                tuple(
+                    Planned(
+                        FAMILIES[model], attention, setting, paper_recipe(model, attention, setting)
+                    )
+                    for setting in ("default", "tuned")
+                    for model, attention in SIX
+                ),
+            ),
+        )
+    }
+
+
+def baseline() -> Planned:
+    """`plain`, trained with its own recipe beside the six."""
+    return Planned("plain", "none", "default", PLAIN)
+
+
+def recipes() -> dict[str, Recipe]:
+    """The recipes that can be asked for by name."""
+    named = {"plain": PLAIN}
+    for model, attention in SIX:
+        key = model if attention == "none" else f"{model}-{attention}"
+        named[f"paper-{key}"] = paper_recipe(model, attention)
+        named[f"cpu-{key}"] = QUARTER.but(model=model, attention=attention, epochs=5)
+    return named

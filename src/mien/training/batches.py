@@ -1,0 +1,109 @@
+"""The training images as one tensor on the device, and the batches taken from it.
+
+A face of 48x48 grey pixels is 2,304 bytes, so a data set of tens of thousands is a tensor, and a
+loader is an index into it: no files, no worker processes, no copies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mien.data.faceset import FaceSet
+from mien.images import Augment, Normalisation, augment, cutmix, mixup, resize
+from mien.runs.recipe import Recipe
+
+
+def random_seed(*parts: object) -> int:
+    """A seed that depends on all parts and on nothing else."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def as_tensor(images: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    """uint8 ``[N, H, W]`` or ``[N, H, W, 3]`` as a uint8 tensor ``[N, C, H, W]`` on the device."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    return tensor.unsqueeze(1) if images.ndim == 3 else tensor.movedim(3, 1).contiguous()
+
+
+def prepared(
+    images: torch.Tensor, normalisation: Normalisation, size: int
+) -> torch.Tensor:
+    """uint8 ``[N, C, H, W]`` as what a model reads: resized, normalised, channels last."""
+    pixels = resize(images.float().div_(255), size)
+    return normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
+
+
+def target_probabilities(faces: FaceSet, soft_labels: bool) -> np.ndarray:
+    """What is learned, float32 ``[N, C]``: the label, or the votes where asked for and known."""
+    targets = np.eye(len(faces.classes), dtype=np.float32)[faces.labels]
+    if soft_labels and faces.soft is not None:
+        known = np.isfinite(faces.soft).all(1)
+        targets[known] = faces.soft[known]
+    return targets
+
+
+@dataclass
+class Batch:
+    """``images`` float ``[B, C, H, W]``, ``targets`` float ``[B, C]``, ``weights`` ``[B]`` or None."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor | None
+
+
+class Batches:
+    """A training set on the device that gives each epoch its shuffled, augmented batches.
+
+    What an epoch sees depends on the recipe's seed and the epoch's number alone, so a training that
+    goes on after an interruption sees what it would have seen. The images left over when the set
+    does not divide into batches differ from epoch to epoch.
+    """
+
+    def __init__(
+        self, faces: FaceSet, recipe: Recipe, normalisation: Normalisation, device: torch.device
+    ) -> None:
+        self.recipe, self.normalisation, self.device = recipe, normalisation, device
+        self.images = as_tensor(faces.images, device)
+        self.targets = torch.from_numpy(target_probabilities(faces, recipe.soft_labels)).to(device)
+        self.weights = None
+        if faces.weights is not None:
+            weights = faces.weights / faces.weights.mean()
+            self.weights = torch.from_numpy(weights.astype(np.float32)).to(device)
+        self.size = min(recipe.batch_size, len(faces))
+        self.steps = len(faces) // self.size
+        self.settings = Augment(
+            flip=recipe.flip,
+            shift=recipe.shift,
+            rotate=recipe.rotate,
+            zoom=recipe.zoom,
+            brightness=recipe.brightness,
+            contrast=recipe.contrast,
+            erase=recipe.erase,
+        )
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        generator = torch.Generator().manual_seed(random_seed(self.recipe.seed, "epoch", epoch))
+        order = torch.randperm(len(self.images), generator=generator).to(self.device)
+        for step in range(self.steps):
+            chosen = order[step * self.size : (step + 1) * self.size]
+            yield self._batch(chosen, generator)
+
+    def _batch(self, chosen: torch.Tensor, generator: torch.Generator) -> Batch:
+        recipe = self.recipe
+        pixels = augment(self.images[chosen].float().div_(255), self.settings, generator)
+        pixels, targets = resize(pixels, recipe.image_size), self.targets[chosen]
+        # Where both are asked for, a coin decides which of the two a batch gets.
+        either = recipe.mixup and recipe.cutmix and float(torch.rand((), generator=generator)) < 0.5
+        if recipe.mixup and (not recipe.cutmix or either):
+            pixels, targets = mixup(pixels, targets, recipe.mixup, generator)
+        elif recipe.cutmix:
+            pixels, targets = cutmix(pixels, targets, recipe.cutmix, generator)
+        pixels = self.normalisation.apply(pixels)
+        weights = None if self.weights is None else self.weights[chosen]
+        return Batch(pixels.contiguous(memory_format=torch.channels_last), targets, weights)

@@ -1,0 +1,21 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def fer2013() -> Path:
+    """The folder of the real FER-2013, or a skip that says how to get it."""
+    path = ROOT / ".data" / "fer2013"
+    if not path.is_dir():
+        pytest.skip("needs the real FER-2013 in .data/fer2013 (see `mien data fetch --help`)")
+    return path

@@ -1,0 +1,187 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mien.errors import RecipeError
+from mien.models.attention import CBAM, MaxAndMean, create_attention
+
+pytest.importorskip("timm")
+from timm.layers import EcaModule, SEModule
+from timm.layers.cbam import CbamModule
+
+
+def map_of(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def shaken(module, seed=0):
+    """The module with every parameter and running statistic moved away from its start."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.3 if "var" in name else -0.7, 0.9, generator=generator)
+    return module
+
+
+def with_weights_of_timm(ours, theirs):
+    """Our CBAM with the weights of timm's, whose MLP has no biases and whose mean comes first."""
+    with torch.no_grad():
+        ours.fc1.weight.copy_(theirs.channel.fc1.weight[:, :, 0, 0])
+        ours.fc2.weight.copy_(theirs.channel.fc2.weight[:, :, 0, 0])
+        ours.fc1.bias.zero_()
+        ours.fc2.bias.zero_()
+        ours.conv.weight.copy_(theirs.spatial.conv.conv.weight.flip(1))
+        ours.norm.load_state_dict(theirs.spatial.conv.bn.state_dict())
+    return ours
+
+
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("shape", [(4, 32, 6, 6), (3, 64, 9, 5), (2, 16, 1, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_cbam_equals_timm_given_mapped_weights(train, shape, layout):
+    theirs = shaken(CbamModule(shape[1])).train(train)
+    ours = with_weights_of_timm(create_attention("cbam", shape[1]), theirs).train(train)
+    x = map_of(*shape).to(memory_format=layout).requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    output, expected = ours(x), theirs(y)
+    torch.testing.assert_close(output, expected)
+    weight = map_of(*shape, seed=1)
+    (output * weight).sum().backward()
+    (expected * weight).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        ours.conv.weight.grad.flip(1), theirs.spatial.conv.conv.weight.grad, rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        ours.fc1.weight.grad, theirs.channel.fc1.weight.grad[:, :, 0, 0], rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(ours.norm.running_var, theirs.spatial.conv.bn.running_var)
+
+
+def test_cbam_with_biases_equals_the_equations_worked_out_in_numpy():
+    ours = shaken(CBAM(channels=3, hidden=2)).eval()
+    state = {name: tensor.numpy() for name, tensor in ours.state_dict().items()}
+    x = map_of(2, 3, 4, 5).numpy()
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    expected = np.empty_like(x)
+    for n, image in enumerate(x):
+
+        def mlp(pooled):
+            hidden = np.maximum(state["fc1.weight"] @ pooled + state["fc1.bias"], 0)
+            return state["fc2.weight"] @ hidden + state["fc2.bias"]
+
+        channel = sigmoid(mlp(image.mean((1, 2))) + mlp(image.max((1, 2))))
+        image = image * channel[:, None, None]
+        planes = np.pad(np.stack([image.max(0), image.mean(0)]), ((0, 0), (3, 3), (3, 3)))
+        kernel = state["conv.weight"][0]
+        for i in range(4):
+            for j in range(5):
+                value = (kernel * planes[:, i : i + 7, j : j + 7]).sum()
+                value = (value - state["norm.running_mean"]) / np.sqrt(
+                    state["norm.running_var"] + 1e-5
+                )
+                value = value * state["norm.weight"] + state["norm.bias"]
+                expected[n, :, i, j] = image[:, i, j] * sigmoid(value)
+    np.testing.assert_allclose(ours(torch.tensor(x)).detach().numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [(1,), (2, 3)])
+def test_the_gradient_of_max_and_mean_is_that_of_finite_differences(dim):
+    x = map_of(2, 3, 4, 3, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: MaxAndMean.apply(x, dim), (x,))
+
+
+@pytest.mark.parametrize("dim", [(1,), (2, 3)])
+def test_equal_maxima_share_the_gradient_as_in_torch(dim):
+    x = torch.randint(0, 3, (4, 5, 6, 6)).double().requires_grad_()
+    y = x.detach().clone().requires_grad_()
+    ours = MaxAndMean.apply(x, dim)
+    theirs = y.amax(dim, keepdim=True), y.mean(dim, keepdim=True)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    sum((a**2).sum() for a in ours).backward()
+    sum((b**2).sum() for b in theirs).backward()
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_the_gradient_of_cbam_is_that_of_finite_differences():
+    ours = shaken(CBAM(4, 2)).double()
+    x = map_of(2, 4, 3, 3, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(ours, (x,))
+
+
+def test_the_maps_of_cbam_multiply_to_its_output():
+    ours = shaken(CBAM(8, 2)).eval()
+    x = map_of(2, 8, 5, 5)
+    channel, spatial = ours.maps(x)
+    assert channel.shape == (2, 8, 1, 1)
+    assert spatial.shape == (2, 1, 5, 5)
+    torch.testing.assert_close(ours(x), x * channel * spatial)
+
+
+def test_under_bfloat16_autocast_cbam_keeps_type_and_layout_and_stays_near_float32():
+    ours = shaken(CBAM(32, 2)).to(memory_format=torch.channels_last)
+    x = map_of(4, 32, 12, 12).to(memory_format=torch.channels_last)
+    expected = ours(x)
+    low = x.bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = ours(low)
+    output.float().square().sum().backward()
+    assert output.dtype == low.grad.dtype == torch.bfloat16
+    assert output.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(output.float(), expected, rtol=0.05, atol=0.03)
+
+
+@pytest.mark.parametrize("channels", [16, 64, 256])
+def test_squeeze_and_excitation_equals_timm_given_the_same_weights(channels):
+    theirs = shaken(SEModule(channels, rd_divisor=1))
+    ours = create_attention("se", channels)
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            parameter.copy_(theirs.get_parameter(name).reshape(parameter.shape))
+    x = map_of(3, channels, 6, 4)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize("channels", [8, 64, 128, 256, 512, 2048])
+def test_efficient_channel_attention_equals_timm_given_the_same_weights(channels):
+    theirs = shaken(EcaModule(channels))
+    ours = create_attention("eca", channels)
+    ours.load_state_dict(theirs.state_dict())
+    x = map_of(3, channels, 6, 4)
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize(("gates", "start"), [("paper", 0.5), ("identity", 0.982)])
+@pytest.mark.parametrize("kind", ["cbam", "se", "eca"])
+def test_the_gates_start_where_they_are_said_to(kind, gates, start):
+    torch.manual_seed(0)
+    x = map_of(8, 64, 6, 6).relu()
+    attention = create_attention(kind, 64, gates=gates)
+    gate = (attention(x) / x)[x > 0]
+    assert gate.mean().item() == pytest.approx(start**2 if kind == "cbam" else start, abs=0.02)
+    if kind == "cbam":
+        torch.testing.assert_close(attention.maps(x)[1].mean().item(), start, atol=1e-3, rtol=0)
+
+
+def test_the_sizes_are_those_of_the_paper():
+    cbam = create_attention("cbam", 256)
+    assert sum(p.numel() for p in cbam.parameters()) == 2 * 256 * 16 + 16 + 256 + 2 * 49 + 2
+    assert create_attention("cbam", 8).fc1.out_features == 1
+    assert create_attention("se", 256, ratio=8).fc1.out_features == 32
+
+
+def test_no_attention_is_the_identity():
+    assert isinstance(create_attention("none", 64), nn.Identity)
+
+
+def test_an_unknown_attention_or_start_is_named_with_the_known_ones():
+    with pytest.raises(RecipeError, match=r"cbamm.*none, cbam, se, eca"):
+        create_attention("cbamm", 64)
+    with pytest.raises(RecipeError, match=r"open.*paper, identity"):
+        create_attention("cbam", 64, gates="open")
