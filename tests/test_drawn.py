@@ -101,7 +101,7 @@ def _train_network(torch, images, labels, test_images, test_labels) -> float:
         *(nn.Flatten(), nn.Linear(64 * 36, len(CLASSES))),
     )
     x, y = torch.from_numpy(images)[:, None], torch.from_numpy(labels)
-    batch, epochs = 32, 8
+    batch, epochs = 32, 10
     steps = epochs * -(-len(x) // batch)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)

@@ -38,9 +38,9 @@ def test_a_few_steps_learn_to_tell_bright_quarters_apart():
         row, column = label // 2 * 8, label % 2 * 8
         image[:, row : row + 8, column : column + 8] += 0.5
     settings = dict(classes=4, width=0.25, image_size=16, stride=8, dropout=0.0)
-    model = create_model("plain", attention="cbam", **settings)
+    model = create_model("plain", **settings)
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(25):
+    for _ in range(20):
         optimiser.zero_grad()
         F.cross_entropy(model(images), labels).backward()
         optimiser.step()

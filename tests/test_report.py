@@ -14,7 +14,10 @@ import pytest
 from mien.errors import RunError
 from mien.metrics import evaluate
 from mien.report import write_report
+from mien.report.page import render
+from mien.report.results import read_results
 from mien.report.table import Column, Table, count, interval, percent, signed
+from mien.report.tables import all_tables
 from mien.runs.recipe import Recipe
 from mien.study import paper
 
@@ -77,14 +80,14 @@ def made_up_results() -> dict:
     return {
         "mien": "0.1.0", "scale": "cpu", "toy": False, "protocol": "clean", "state": "complete",
         "scale_label": "quarter-width versions (w1/4), stride 16, 48 pixels, 3 epochs",
-        "protocol_text": "Nothing is chosen on a test split; PublicTest is validation.",
+        "protocol_text": "clean: nothing is chosen on any split",
         "date": "2026-11-22T09:12:00+00:00", "command": "mien study --data faces --scale cpu",
         "data": {
             "name": "FER-2013", "fingerprint": "0123456789abcdef", "source": "faces",
             "notes": ["3 files were skipped."], "classes": CLASSES, "images": 3797, "size": 48,
             "channels": 1,
             "counts": {"Training": [400, 44, 410, 722, 483, 317, 623],
-                       "PublicTest": [52, 6, 55, 100, 73, 46, 68], "PrivateTest": [0] * 7},
+                       "PublicTest": [52, 6, 55, 100, 73, 46, 68]},
             "unlabelled": {"PrivateTest": 398},
             "roles": {"train": "Training", "validation": "PublicTest", "test": None},
             "audit": [["exact copies inside the split", "Training", 1234]],
@@ -129,12 +132,18 @@ def study(tmp_path_factory) -> tuple[Path, dict, str]:
     return out, results, write_report(out).read_text()
 
 
-def page_of(tmp_path: Path, results: dict) -> str:
-    return write_report(leave(tmp_path / "out", results)).read_text()
+def page_of(results: dict) -> str:
+    """The page without its figures, which take their time."""
+    return render(results, all_tables(results), {})
 
 
-def rows_of(out: Path, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO((out / "tables" / f"{name}.csv").read_text())))
+def rows_of(study: Path | dict, name: str) -> list[dict[str, str]]:
+    """A table's rows, from the folder of a study or straight from its results."""
+    if isinstance(study, Path):
+        text = (study / "tables" / f"{name}.csv").read_text()
+    else:
+        text = all_tables(study)[name].to_csv()
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 class Page(HTMLParser):
@@ -247,16 +256,16 @@ def test_the_numbers_are_those_of_results_json_in_full_precision(study):
     assert [row["model"] for row in rows] == [model["title"] for model in results["models"]]
     for row, model in zip(rows, results["models"], strict=True):
         metrics = model["metrics"]["PublicTest"]["all"]
-        assert float(row["accuracy (%)"]) == metrics["accuracy"]
-        assert float(row["95 % interval (%), low"]) == metrics["accuracy_interval"][0]
-        assert float(row["95 % interval (%), high"]) == metrics["accuracy_interval"][1]
+        assert float(row["accuracy"]) == metrics["accuracy"]
+        assert float(row["95 % interval, low"]) == metrics["accuracy_interval"][0]
+        assert float(row["95 % interval, high"]) == metrics["accuracy_interval"][1]
         assert float(row["macro F1"]) == metrics["macro_f1"]
         assert float(row["log-loss"]) == metrics["log_loss"]
         assert float(row["calibration error"]) == metrics["calibration_error"]
         assert int(row["n"]) == 400
         assert f">{100 * metrics['accuracy']:.1f}</td>" in page
     for row, model in zip(rows_of(out, "cost"), results["models"], strict=True):
-        assert float(row["multiply-adds (M)"]) == model["cost"]["multiply_adds"]
+        assert float(row["multiply-adds"]) == model["cost"]["multiply_adds"]
         assert int(row["parameters"]) == model["cost"]["parameters"]
 
 
@@ -265,18 +274,22 @@ def test_the_table_without_the_copies_is_another_one(study):
     rows = rows_of(out, "results-PublicTest-without-copies")
     for row, model in zip(rows, results["models"], strict=True):
         assert (
-            float(row["accuracy (%)"])
-            == (model["metrics"]["PublicTest"]["without_copies"]["accuracy"])
+            float(row["accuracy"]) == (model["metrics"]["PublicTest"]["without_copies"]["accuracy"])
         )
         assert row["n"] == "370"
 
 
 def test_cbam_is_compared_class_by_class_with_its_own_network(study):
     out, results, _ = study
-    row = rows_of(out, "cbam-by-class")[CLASSES.index("sad")]
-    recall = [m["metrics"]["PublicTest"]["all"]["recall"][4] for m in results["models"][:2]]
-    assert float(row["VGG19 (w1/4)"]) == recall[0]
-    assert float(row["VGG19-CBAM (w1/4)"]) == recall[1]
+    rows = rows_of(out, "cbam-by-class")
+    row = rows[7 + CLASSES.index("sad")]
+    without, with_ = (
+        m["metrics"]["PublicTest"]["all"]["recall"][4] for m in results["models"][2:4]
+    )
+    assert (row["model"], row["class"]) == ("ResNet50-CBAM (w1/4)", "sad")
+    assert (float(row["without CBAM"]), float(row["with CBAM"])) == (without, with_)
+    assert float(row["gain (points)"]) == pytest.approx(100 * (with_ - without))
+    assert len(rows) == 3 * 7
 
 
 def test_the_summary_names_the_best_model_with_split_role_and_interval(study):
@@ -284,6 +297,7 @@ def test_the_summary_names_the_best_model_with_split_role_and_interval(study):
     best = max(results["models"], key=lambda m: m["metrics"]["PublicTest"]["all"]["accuracy"])
     metrics = best["metrics"]["PublicTest"]["all"]
     low, high = metrics["accuracy_interval"]
+    page = page.replace("\u00a0", " ")
     assert (
         f"{best['title']} has the highest accuracy on PublicTest, validation: "
         f"{100 * metrics['accuracy']:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %, "
@@ -307,22 +321,20 @@ def test_public_test_is_never_called_test(study):
     _, _, page = study
     assert "PublicTest, test" not in page
     assert "PublicTest (test" not in page
-    assert "PublicTest: test" not in page
-    assert "PublicTest: validation" in page
+    assert "On PublicTest, validation" in page
 
 
-def test_a_split_that_early_stopping_looked_at_was_chosen_on(tmp_path):
+def test_a_split_that_early_stopping_looked_at_was_chosen_on():
     results = made_up_results()
     results["models"][0]["recipe"]["patience"] = 2
-    assert "PublicTest: validation (chosen on)" in page_of(tmp_path, results)
+    assert "On PublicTest, validation (chosen on)" in page_of(results)
 
 
-def test_a_toy_says_so_in_every_table(tmp_path):
+def test_a_toy_says_so_in_every_table():
     results = made_up_results() | {"toy": True, "scale": "smoke"}
-    out = leave(tmp_path, results)
-    write_report(out)
-    for path in (out / "tables").iterdir():
-        assert "not a result about the full models" in path.read_text(), path.name
+    for name, table in all_tables(results).items():
+        for text in (table.to_html(), table.to_csv(), table.to_markdown(), table.to_latex()):
+            assert "not a result about the full models" in text, name
 
 
 def test_quarter_width_models_never_have_the_full_names(study):
@@ -338,20 +350,20 @@ def test_quarter_width_models_never_have_the_full_names(study):
 def test_published_figures_stand_beside_ours_and_tuning_was_not_run(study):
     out, results, _ = study
     rows = rows_of(out, "table-viii")
-    assert [float(row["published (%)"]) for row in rows] == [0.7033, 0.7150, 0.7124, 0.7240]
+    assert [float(row["published"]) for row in rows] == [0.7033, 0.7150, 0.7124, 0.7240]
     ours = results["models"][2]["metrics"]["PublicTest"]["all"]["accuracy"]
-    assert float(rows[0]["here (%)"]) == ours
-    assert [row["here (%)"] for row in rows[1::2]] == ["not run", "not run"]
+    assert float(rows[0]["here"]) == ours
+    assert [row["here"] for row in rows[1::2]] == ["not run", "not run"]
     (lr,) = (row for row in rows_of(out, "table-ix") if row["hyperparameter"] == "learning rate")
     assert (lr["published default"], lr["published best"]) == ("0.01", "0.05")
-    assert (lr["InceptionV3-CBAM (w1/4), here"], lr["tuned here"]) == ("0.002", "not run")
+    assert (lr["InceptionV3-CBAM (w1/4), here"], lr["tuned, here"]) == ("0.002", "not run")
 
 
 def test_settings_stand_once_and_only_the_differing_ones_apart(study):
     out, _, _ = study
     common = {row["setting"]: row["value"] for row in rows_of(out, "settings-common")}
     differing = set(rows_of(out, "settings-differ")[0]) - {"context"}
-    assert differing == {"model", "attention"}
+    assert differing == {"name", "model", "attention"}
     assert common["lr (learning rate)"] == "0.002"
     assert len(common) + 2 == len(Recipe().to_dict())
 
@@ -368,47 +380,78 @@ def test_what_the_paper_has_and_this_study_has_not_is_said(study):
 # --- a study that is not whole ------------------------------------------------------------------
 
 
-def test_a_model_that_was_not_run_is_said_so_and_the_rest_is_reported(tmp_path):
+def test_a_model_that_was_not_run_is_said_so_and_the_rest_is_reported():
     results = made_up_results()
     kept = {key: results["models"][3][key] for key in ("key", "title", "family", "attention")}
     results["models"][3] = kept | {"setting": "default", "state": "not run", "why": "out of time"}
-    out = leave(tmp_path, results)
-    page = write_report(out).read_text()
+    page = page_of(results)
     assert "5 of 6 models were trained" in page
     assert "Models not run: ResNet50-CBAM (w1/4)." in page
-    assert rows_of(out, "results-PublicTest")[3]["accuracy (%)"] == "not run"
-    (row,) = (r for r in rows_of(out, "not-run") if r["what"] == "ResNet50-CBAM (w1/4)")
+    assert rows_of(results, "results-PublicTest")[3]["accuracy"] == "not run"
+    (row,) = (r for r in rows_of(results, "not-run") if r["what"] == "ResNet50-CBAM (w1/4)")
     assert row["why"] == "out of time"
-    assert len(rows_of(out, "price-of-attention")) == 2
+    assert len(rows_of(results, "price-of-attention")) == 2
 
 
 def test_a_study_without_any_finished_model_and_without_sheets_still_has_a_page(tmp_path):
     results = made_up_results() | {"state": "partial"}
     for model in results["models"]:
         model["state"] = "not run"
-    page = page_of(tmp_path, results)
-    assert "the study" in page
+        del model["outline"]
+    page = write_report(leave(tmp_path, results)).read_text()
+    assert "the study\nhas not ended" in page
     assert "No model has been evaluated yet" in page
     assert "Fig. 1, examples of each class: not drawn" in page
     Page(page)
 
 
-def test_an_opened_test_split_is_headed_test_and_comes_first_in_the_comparisons(tmp_path):
+def test_an_opened_test_split_is_headed_test_and_comes_first_in_the_comparisons():
     results = made_up_results()
     results["data"]["roles"]["test"] = "PrivateTest"
     results["data"]["unlabelled"] = {}
     for model in results["models"]:
         model["metrics"]["PrivateTest"] = copy.deepcopy(model["metrics"]["PublicTest"])
-    page = page_of(tmp_path, results)
-    assert "PrivateTest: test" in page
-    assert "highest accuracy on PrivateTest, test" in page
+    results["models"][1]["metrics"]["PublicTest"]["all"]["accuracy"] = 0.99
+    page = page_of(results)
+    chosen = results["models"][1]["metrics"]  # poor on test, but chosen it was on validation
+    assert "On PrivateTest, test" in page
+    assert (
+        "VGG19-CBAM (w1/4) has the highest accuracy on PublicTest, validation: 99.0\u00a0%. On "
+        f"PrivateTest, test: {100 * chosen['PrivateTest']['all']['accuracy']:.1f}\u00a0%" in page
+    )
     assert "final test split" not in page
 
 
-def test_a_collapse_is_told_in_the_summary_and_under_the_results(tmp_path):
+def test_two_settings_of_a_model_are_two_rows_with_two_names(tmp_path):
+    results = made_up_results()
+    best = made_up_model("VGG19", "cbam", 9) | {"setting": "tuned", "key": "vgg19-cbam-tuned"}
+    results["models"].append(best)
+    results = read_results(leave(tmp_path, results))
+    assert rows_of(results, "results-PublicTest")[6]["model"] == "VGG19-CBAM (w1/4), tuned"
+    ours = best["metrics"]["PublicTest"]["all"]["accuracy"]
+    assert float(rows_of(results, "table-vi")[3]["here"]) == ours
+    assert rows_of(results, "table-v")[0]["VGG19-CBAM (w1/4), tuned, here"] == "3"
+
+
+def test_models_trained_on_another_machine_say_on_which():
+    results = made_up_results()
+    results["models"][0]["hardware"] = {"accelerator": "Fast One", "cpu": "x", "threads": 2}
+    assert "Fast One, 2 threads and Two-Core 2000, 2 threads" in page_of(results)
+    assert rows_of(results, "runs")[0]["machine"] == "Fast One, 2 threads"
+
+
+def test_an_extra_model_with_other_epochs_is_not_passed_off_as_equal():
+    results = made_up_results()
+    plain = made_up_model("plain", "none", 8)
+    results["models"].append(plain | {"title": "plain", "log": plain["log"] * 5})
+    assert [row["epochs"] for row in rows_of(results, "results-PublicTest")] == ["3"] * 6 + ["15"]
+    assert "not trained for the same number of epochs" in page_of(results)
+
+
+def test_a_collapse_is_told_in_the_summary_and_under_the_results():
     results = made_up_results()
     results["models"][0]["collapsed_to"] = "happy"
-    page = page_of(tmp_path, results)
+    page = page_of(results)
     assert "VGG19 (w1/4) calls every image happy" in page
     assert "VGG19 (w1/4) collapsed" in page
 
@@ -441,11 +484,11 @@ def test_the_page_can_be_read_without_seeing_it(study):
     assert "prefers-color-scheme: dark" in page
 
 
-def test_names_from_outside_cannot_become_markup(tmp_path):
+def test_names_from_outside_cannot_become_markup():
     results = made_up_results()
     results["data"]["name"] = "<script>alert(1)</script> & faces"
     results["data"]["notes"] = ["a<b> | c"]
-    page = page_of(tmp_path, results)
+    page = page_of(results)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
 
@@ -455,7 +498,7 @@ def test_names_from_outside_cannot_become_markup(tmp_path):
 AWKWARD = Table(
     "awkward",
     "100 % of A_B & C",
-    [Column("what | it"), Column("n", count), Column("share", interval), Column("d", signed)],
+    [Column("what | it"), Column("n", count), Column("share", interval, "%"), Column("d", signed)],
     [["50 % \\ #1 {x} ~^$ <a>", 1234, (0.5, 0.625), -1.25], ["none", None, None, float("nan")]],
     notes=["see A_B"],
     context="toy & small",
@@ -489,6 +532,21 @@ def test_csv_keeps_the_values_and_splits_intervals():
     assert rows[0]["d"] == "-1.25"
     assert [rows[1][key] for key in ("n", "share, low", "share, high", "d")] == [""] * 4
     assert {row["context"] for row in rows} == {"toy & small"}
+
+
+def test_csv_has_the_unit_that_its_values_are_in_and_html_the_unit_that_is_shown(study):
+    out, results, page = study
+    row = rows_of(out, "cost")[0]
+    assert float(row["training (s)"]) == results["models"][0]["cost"]["train_seconds"]
+    assert "training (min)" in page
+    assert "accuracy (%)" in page
+
+
+def test_no_two_columns_of_a_csv_have_the_same_name(study):
+    out, _, _ = study
+    for path in (out / "tables").glob("*.csv"):
+        (head, *_) = csv.reader(io.StringIO(path.read_text()))
+        assert len(head) == len(set(head)), path.name
 
 
 def test_a_row_of_another_length_is_refused():

@@ -169,7 +169,8 @@ def test_gates_of_a_half_shrink_the_signal_by_three_orders_of_magnitude_and_open
     def size(**attention):
         model = small(width=0.25, batch_norm=False, **attention)
         model.load_state_dict(plain.state_dict(), strict=False)
-        return float(model.eval().forward_features(image).square().mean().sqrt())
+        with torch.no_grad():
+            return float(model.eval().forward_features(image).square().mean().sqrt())
 
     before = size()
     assert 0.1 < before < 10  # the initialisation alone keeps the signal's size

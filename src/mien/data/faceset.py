@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -39,8 +39,8 @@ class FaceSet:
     classes: tuple[str, ...]
     names: np.ndarray
     split: np.ndarray
-    groups: np.ndarray = field(default=None)  # type: ignore[assignment]
-    origin: np.ndarray = field(default=None)  # type: ignore[assignment]
+    groups: np.ndarray = None  # type: ignore[assignment]
+    origin: np.ndarray = None  # type: ignore[assignment]
     soft: np.ndarray | None = None
     weights: np.ndarray | None = None
     name: str = "faces"
@@ -129,7 +129,7 @@ def image_hashes(images: np.ndarray) -> np.ndarray:
     """A 16-byte digest of each image's pixels, ``[N]`` of dtype S32 (hex)."""
     return np.array(
         [
-            hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest()
+            hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
             for image in images
         ],
         dtype="S32",

@@ -53,9 +53,9 @@ def create_attention(
 
 
 def mean(x: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:
-    """`x.mean(dim, keepdim=True)`, whose own backward divides a whole map instead of the sums.
+    """`x.mean(dim, keepdim=True)`, with a backward that divides the sums and not a whole map.
 
-    On a CPU that makes a third to a half of the time of a channel gate's forward and backward.
+    On a CPU a channel gate's forward and backward take less than half as long so.
     """
     total = x.sum(dim, keepdim=True)
     return total / (x.numel() // total.numel())
@@ -65,9 +65,9 @@ class MaxAndMean(torch.autograd.Function):
     """The maximum and the mean of a map over some of its dimensions, kept with size 1.
 
     The values and gradients are those of `amax` and `mean` (equal maxima share the gradient
-    evenly). Autograd's own backward of the two reads and writes the map about ten times, most of it
-    through slow boolean and mixed-type kernels, and made CBAM cost as much as the convolutions
-    beside it; here it is a comparison, a sum, and two steps in place.
+    evenly). Autograd's own backward of the two reads and writes the map many times, through slow
+    boolean and mixed-type kernels, and was most of what CBAM cost on a CPU; here it is a
+    comparison, a sum, and two steps in place.
     """
 
     @staticmethod

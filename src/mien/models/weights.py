@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +83,18 @@ def _imagenet_state(model: Any) -> dict[str, torch.Tensor]:
 
 def _take(model: nn.Module, state: dict[str, torch.Tensor]) -> list[str]:
     """Take what fits, layer by layer, and name the parameters of the layers that start afresh."""
+    parameters = {name for name, _ in model.named_parameters()}
     taken: dict[str, torch.Tensor] = {}
-    fresh = []
-    for path, layer in model.named_modules():
-        # A layer is taken whole: a trained bias means nothing beside a fresh kernel.
-        names = [*layer._parameters, *layer._buffers]
-        own = {f"{path}.{name}".removeprefix("."): getattr(layer, name) for name in names}
-        own = {name: tensor for name, tensor in own.items() if tensor is not None}
+    fresh: list[str] = []
+    # A layer is taken whole: a trained bias means nothing beside a fresh kernel.
+    for _, layer in groupby(model.state_dict().items(), lambda item: item[0].rpartition(".")[0]):
+        own = dict(layer)
         given = {name: _fitted(state.get(name), tensor) for name, tensor in own.items()}
         fitting = {name: tensor for name, tensor in given.items() if tensor is not None}
         if len(fitting) == len(own):
             taken.update(fitting)
         else:
-            fresh += [name for name, tensor in own.items() if isinstance(tensor, nn.Parameter)]
+            fresh += [name for name in own if name in parameters]
     model.load_state_dict(taken, strict=False)
     return fresh
 

@@ -18,7 +18,6 @@ from mien.report.results import (
     metrics_of,
     named,
     pairs,
-    role,
 )
 from mien.study import paper
 
@@ -43,7 +42,7 @@ def all_figures(results: Results, sheets: Sheets) -> dict[str, Figure]:
     figures: list[Figure] = [
         *samples(results, sheets),
         *diagram_of_cbam(results),
-        framework(results),
+        framework(),
         *class_counts(results),
         *steps(results, sheets),
         *features(results, sheets),
@@ -78,7 +77,7 @@ def class_counts(results: Results) -> Iterator[Figure]:
     data = results["data"]
     counts = {split: np.array(n) for split, n in data["counts"].items() if sum(n)}
     train = {split: n for split, n in counts.items() if split == data["roles"]["train"]}
-    rest = {f"{s} ({role(results, s)})": n for s, n in counts.items() if s not in train}
+    rest = {named(results, s): n for s, n in counts.items() if s not in train}
     for name, what, of, part in (
         ("classes-training", "the training split", "Fig. 5", train),
         ("classes-evaluation", "the other labelled splits", "Fig. 6", rest),
@@ -130,23 +129,21 @@ def features(results: Results, sheets: Sheets) -> Iterator[Figure]:
 # --- the models ---------------------------------------------------------------------------------
 
 
-def framework(results: Results) -> Figure:
-    """The phases of the study; those not run are dashed (Fig. 4)."""
-    ran = any(model["setting"] == "tuned" for model in finished(results))
-    not_run = [] if ran else ["Tuning"]
+def framework() -> Figure:
+    """The phases of the study, tuning dashed, as no search belongs to a study (Fig. 4)."""
     return Figure(
         "framework",
         "The study's phases; dashed: not run (after Fig. 4)",
-        "Data understanding, data preparation, modelling, tuning, evaluation, deployment"
-        + (", of which tuning was not run." if not_run else "."),
-        figure_of(plots.framework(None, not_run=not_run)),
+        "Data understanding, data preparation, modelling, tuning, which was not run, evaluation, "
+        "deployment.",
+        figure_of(plots.framework(None, not_run=["Tuning"])),
     )
 
 
 def diagram_of_cbam(results: Results) -> Iterator[Figure]:
     """CBAM at the first place where one of the built models has it (Fig. 3)."""
-    for model in finished(results):
-        for row in model["outline"]:
+    for model in results["models"]:
+        for row in model.get("outline", []):
             if row["attention"] == "cbam" and len(row["shape"]) == 3:
                 channels, size, _ = row["shape"]
                 yield Figure(
@@ -160,9 +157,9 @@ def diagram_of_cbam(results: Results) -> Iterator[Figure]:
 
 
 def networks(results: Results) -> Iterator[Figure]:
-    """Each backbone as built, with its attention where it has been trained (Figs. 10-12)."""
+    """Each backbone as built, with its attention where the study has it (Figs. 10-12)."""
     for number, family in enumerate(paper.FAMILIES, start=10):
-        built = [m for m in finished(results) if m["family"] == family and m["outline"]]
+        built = [m for m in results["models"] if m["family"] == family and m.get("outline")]
         built.sort(key=lambda model: model["attention"] == "none")
         if built:
             model = built[0]
@@ -267,13 +264,15 @@ def accuracies(results: Results, split: str) -> Iterator[Figure]:
     if not rows:
         return
     ours = ", ".join(f"{row['name']} {100 * row['accuracy']:.1f} %" for row in rows)
-    printed = [row for row in paper.TABLE_XI if row.authors == "the paper"]
-    rows += [{"name": r.model, "accuracy": r.accuracy, "published": True} for r in printed]
+    caption = f"Accuracy on {named(results, split)} with 95 % intervals"
+    if not results["toy"]:
+        printed = [row for row in paper.TABLE_XI if row.authors == "the paper"]
+        rows += [{"name": r.model, "accuracy": r.accuracy, "published": True} for r in printed]
+        caption += "; hatched: published by the paper, by another protocol, not comparable"
     yield Figure(
         "accuracy",
-        f"Accuracy on {named(results, split)} with 95 % intervals; hatched: published by the "
-        "paper, on other images and another scale, not comparable",
-        f"{ours}; below them the paper's six tuned models.",
+        caption,
+        f"{ours}.",
         figure_of(plots.accuracy_bars(None, rows)),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from mien.report.results import (
     Results,
     context,
-    role,
+    named,
 )
 from mien.report.table import (
     NOT_RUN,
@@ -23,17 +23,18 @@ def counts(results: Results) -> Table:
     """Images per class and split beside the printed ones (after Table II)."""
     data = results["data"]
     printed = {row.name: row for row in (*paper.TABLE_II, paper.TABLE_II_TOTAL)}
-    columns = list(data["counts"])
+    columns = list(dict.fromkeys([*data["counts"], *data["unlabelled"]]))
+    counted = {split: data["counts"].get(split, [0] * len(data["classes"])) for split in columns}
     rows = []
     for i, name in enumerate(data["classes"]):
-        ours = [data["counts"][split][i] for split in columns]
+        ours = [counted[split][i] for split in columns]
         rows.append([name, *ours, sum(ours), *_printed_counts(printed.get(name))])
-    ours = [sum(data["counts"][split]) for split in columns]
+    ours = [sum(counted[split]) for split in columns]
     rows.append(["in total", *ours, sum(ours), *_printed_counts(printed["in total"])])
     if any(data["unlabelled"].values()):
         without = [data["unlabelled"].get(split, 0) for split in columns]
         rows.append(["without labels", *without, sum(without), None, None, None])
-    splits = [Column(f"{split} ({role(results, split)})", count) for split in columns]
+    splits = [Column(named(results, split), count) for split in columns]
     return Table(
         "counts",
         "Images per class and split, and the printed ones (after Table II)",
@@ -115,7 +116,7 @@ def differing_settings(results: Results) -> Table:
     return Table(
         "settings-differ",
         "Settings in which the models differ",
-        [Column("model"), *(Column(_setting(key)) for key in keys)],
+        [Column("name"), *(Column(_setting(key)) for key in keys)],
         [[title, *(value_text(recipe.get(k)) for k in keys)] for title, recipe in recipes.items()],
         context=context(results),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from mien.metrics import Metrics
 from mien.report.results import (
+    Model,
     Results,
     context,
     finished,
@@ -33,10 +34,14 @@ def merits(results: Results, split: str, subset: str = "all") -> Table:
     rows, sizes = [], []
     for model in results["models"]:
         m = metrics_of(model, split, subset)
-        rows.append([model["title"], *(_merit_cells(m) if m else [NOT_RUN] + [None] * 6)])
+        rows.append(
+            [model["title"], *(_merit_cells(m) if m else [NOT_RUN] + [None] * 6), _epochs(model)]
+        )
         sizes += [m.n] if m else []
     training = results["data"]["roles"]["train"]
     notes = [ONE_SEED, *_collapses(results)]
+    if len({_epochs(model) for model in finished(results)}) > 1:
+        notes.append("The models were not trained for the same number of epochs.")
     if without:
         notes.append(f"Left out: images that stand, pixel for pixel, in {training} too.")
     return Table(
@@ -46,14 +51,19 @@ def merits(results: Results, split: str, subset: str = "all") -> Table:
             Column("model"),
             ACCURACY,
             INTERVAL,
-            Column("balanced accuracy (%)", percent),
+            Column("balanced accuracy", percent, "%"),
             *(Column(what, decimals(3)) for what in ("macro F1", "log-loss", "calibration error")),
             Column("n", count),
+            Column("epochs", count),
         ],
         rows,
         notes=notes,
         context=context(results, split, max(sizes, default=0)),
     )
+
+
+def _epochs(model: Model) -> int | None:
+    return len(model["log"]) if model["state"] == "finished" else None
 
 
 def _merit_cells(m: Metrics) -> list[Any]:
@@ -98,27 +108,29 @@ def by_class(results: Results, split: str, merit: str) -> Table:
 
 def cbam_by_class(results: Results, split: str) -> Table:
     """Recall of each class without and with attention, and the difference."""
-    compared = []
-    columns = [Column("class"), Column("images", count)]
+    rows = []
+    n = 0
     for _, a, b in pairs(results):
         without, with_ = metrics_of(a, split), metrics_of(b, split)
-        if without and with_:
-            compared.append((without, with_))
-            columns += [Column(model["title"], percent) for model in (a, b)]
-            columns.append(Column("points", signed))
-    rows = []
-    n = compared[0][0].n if compared else 0
-    for i, name in enumerate(results["data"]["classes"]):
-        row = [name, compared[0][0].support[i] if compared else None]
-        for x, y in compared:
-            row += [x.recall[i], y.recall[i], 100 * (y.recall[i] - x.recall[i])]
-        rows.append(row)
+        if without is None or with_ is None:
+            continue
+        n = with_.n
+        for i, name in enumerate(with_.classes):
+            x, y = float(without.recall[i]), float(with_.recall[i])
+            rows.append([b["title"], name, int(with_.support[i]), x, y, 100 * (y - x)])
     return Table(
         "cbam-by-class",
-        f"Recall per class in % without and with CBAM on {named(results, split)}",
-        columns,
+        f"Recall per class without and with CBAM on {named(results, split)}",
+        [
+            Column("model"),
+            Column("class"),
+            Column("images", count),
+            Column("without CBAM", percent, "%"),
+            Column("with CBAM", percent, "%"),
+            Column("gain", signed, "points", "points"),
+        ],
         rows,
-        notes=[ONE_SEED],
+        notes=["Without: the same network without attention, in the same study.", ONE_SEED],
         context=context(results, split, n),
     )
 
@@ -137,11 +149,11 @@ def neutral_and_sad(results: Results, split: str) -> Table:
                 rows.append([model["title"], *shares])
     return Table(
         "neutral-and-sad",
-        f"Neutral and sad taken for each other, in % of the true class, on {named(results, split)}",
+        f"Neutral and sad taken for each other, share of the true class on {named(results, split)}",
         [
             Column("model"),
-            Column("neutral called sad", percent),
-            Column("sad called neutral", percent),
+            Column("neutral called sad", percent, "%"),
+            Column("sad called neutral", percent, "%"),
         ],
         rows,
         notes=[ONE_SEED],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mien.report.results import (
     pairs,
     read_results,
     read_sheets,
-    role,
+    scale,
     seeds,
 )
 from mien.report.table import ONE_SEED, Table, interval, percent, signed
@@ -55,10 +56,18 @@ def write_report(out: Path) -> Path:
         write_text(Path(f"{stem}.tex"), table.to_latex())
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for figure in figures.values():
+        _settle(figure)
         plots.save(figure.drawing, out / "figures" / figure.name)
     page = out / "report.html"
     write_text(page, render(results, tables, figures))
     return page
+
+
+def _settle(figure: Figure) -> None:
+    """Lay a figure out once: each of its three renderings would do so anew, at twice the time."""
+    with plots.style():
+        figure.drawing.draw_without_rendering()
+        figure.drawing.set_layout_engine("none")
 
 
 def render(results: Results, tables: dict[str, Table], figures: dict[str, Figure]) -> str:
@@ -90,7 +99,7 @@ def render(results: Results, tables: dict[str, Table], figures: dict[str, Figure
         splits=evaluated_splits(results),
         main=main_split(results),
         one_seed=len(seeds(results)) < 2,
-        **{"named": named, "role": role},
+        **{"named": named, "scale": scale(results)},
     )
 
 
@@ -99,13 +108,13 @@ def summary(results: Results) -> list[tuple[str, str]]:
     done, data, models = finished(results), results["data"], results["models"]
     split = main_split(results)
     train = data["roles"]["train"]
-    n_train = sum(data["counts"].get(train, []))
+    n_train = data.get("trained_on") or sum(data["counts"].get(train, []))
     size = f"{len(done)} of {len(models)}" if len(done) < len(models) else f"All {len(models)}"
     lines = [
         (
             "What was run",
-            f"{size} models were trained on the {n_train:,} {train} images of {data['name']}, at "
-            f"the scale '{results['scale']}': {results['scale_label']}."
+            f"{size} models were trained on {n_train:,} {train} images of {data['name']}. "
+            f"{scale(results)}."
             + (" This is not a result about the full models." if results["toy"] else ""),
         )
     ]
@@ -122,19 +131,26 @@ def summary(results: Results) -> list[tuple[str, str]]:
     if role_note := _test(results):
         lines.append(("The test split", role_note))
     lines.append(("What was not run", _not_run(results)))
-    return lines
+    return [(what, re.sub(r"(?<=\d) %", "\u00a0%", sentence)) for what, sentence in lines]
 
 
 def _best(results: Results, split: str) -> str:
+    """The best model: chosen on validation also where its figure is one on the test split."""
     shown = [(m, x) for m in finished(results) if (x := metrics_of(m, split)) is not None]
-    best, metrics = max(shown, key=lambda pair: pair[1].accuracy)
+    validation = results["data"]["roles"]["validation"]
+    first = {m["key"]: metrics_of(m, validation) or x for m, x in shown}
+    best, metrics = max(shown, key=lambda pair: first[pair[0]["key"]].accuracy)
     low, high = metrics.accuracy_interval
     within = [m["title"] for m, x in shown if m is not best and x.accuracy_interval[1] >= low]
-    text = (
-        f"{best['title']} has the highest accuracy on {named(results, split)}: "
+    figure = (
         f"{percent(metrics.accuracy)} % (95 % interval {interval((low, high))} %, "
         f"{metrics.n:,} images)."
     )
+    text = f"{best['title']} has the highest accuracy on {named(results, validation)}: "
+    if split == validation:
+        text += figure
+    else:
+        text += f"{percent(first[best['key']].accuracy)} %. On {named(results, split)}: {figure}"
     if within:
         text += f" Its interval overlaps with {_those_of(within)}."
     copies = metrics_of(best, split, "without_copies")
@@ -177,8 +193,8 @@ def _test(results: Results) -> str:
 def _not_run(results: Results) -> str:
     missing: list[Any] = [m["title"] for m in results["models"] if m["state"] != "finished"]
     text = (
-        "Not run: the generator for small classes, cross-validation and the paired tests of the "
-        "paper; tuning only where a table says so."
+        "The generator for small classes, cross-validation and the paired tests of the paper; "
+        "tuning only where a table says so."
     )
     if missing:
         text += f" Models not run: {listed(missing)}."

@@ -17,6 +17,7 @@ from mien.report.results import (
 from mien.report.table import (
     NOT_RUN,
     ONE_SEED,
+    TRAINING,
     Column,
     Table,
     count,
@@ -31,18 +32,19 @@ def cost(results: Results) -> Table:
     keys = {
         "parameters": Column("parameters", count),
         "attention_parameters": Column("of them attention's", count),
-        "multiply_adds": Column("multiply-adds (M)", lambda value: f"{value / 1e6:,.1f}"),
+        "multiply_adds": Column("multiply-adds", lambda value: f"{value / 1e6:,.1f}", "M"),
         "training_images_per_second": Column("training images/s", decimals(0)),
-        "latency_ms": Column("latency (ms)", decimals(1)),
-        "train_seconds": Column("training (min)", lambda value: f"{value / 60:,.1f}"),
-        "peak_memory_gb": Column("peak memory (GB)", decimals(2)),
+        "latency_ms": Column("latency", decimals(1), "ms", "ms"),
+        "train_seconds": TRAINING,
+        "peak_memory_gb": Column("peak memory", decimals(2), "GB", "GB"),
     }
     rows = []
     for model in results["models"]:
-        if model["state"] == "finished":
-            rows.append([model["title"], *(model["cost"].get(key) for key in keys)])
-        else:
-            rows.append([model["title"], NOT_RUN, *[None] * (len(keys) - 1)])
+        known = model.get("cost") or {}
+        row = [model["title"], *(known.get(key) for key in keys)]
+        if model["state"] != "finished":
+            row[1 + list(keys).index("train_seconds")] = NOT_RUN
+        rows.append(row)
     return Table(
         "cost",
         "What each model costs",
@@ -50,7 +52,7 @@ def cost(results: Results) -> Table:
         rows,
         notes=[
             "Multiply-adds and latency: one image, forward; latency in single precision with a "
-            "batch of one. CSV: multiply-adds in units, training time in seconds.",
+            "batch of one.",
         ],
         context=context(results),
     )
@@ -59,7 +61,8 @@ def cost(results: Results) -> Table:
 def learning(results: Results) -> Table:
     """How fast and how steadily every model learnt."""
     models = finished(results)
-    marks = sorted({float(m) for model in models for m in model["efficiency"]["epochs_to"]})
+    reached_by = [model["efficiency"]["epochs_to"] for model in models]
+    marks = sorted({float(mark) for by in reached_by for mark, n in by.items() if n is not None})
     last = max((model["efficiency"]["last_epochs"] for model in models), default=0)
     rows: list[list[Any]] = []
     for model in results["models"]:
@@ -83,11 +86,14 @@ def learning(results: Results) -> Table:
             Column("model"),
             Column("epochs", count),
             *(Column(f"epochs to {percent(mark)} %", count) for mark in marks),
-            Column("accuracy after the last (%)", percent),
-            Column(f"spread of the last {last} (points)", lambda value: f"{100 * value:.2f}"),
+            Column("accuracy after the last", percent, "%"),
+            Column(f"spread of the last {last}", lambda value: f"{100 * value:.2f}", "points"),
         ],
         rows,
-        notes=["Spread: standard deviation of validation accuracy over the last epochs."],
+        notes=[
+            "Accuracies that no model reached are left out. Spread: standard deviation of "
+            "validation accuracy over the last epochs.",
+        ],
         context=context(results, split, n),
     )
 
@@ -113,10 +119,10 @@ def price_of_attention(results: Results) -> Table:
         [
             Column("model"),
             *(
-                Column(f"{what} (%)", signed)
+                Column(what, signed, "%", "%")
                 for what in ("parameters", "multiply-adds", "training images/s", "latency")
             ),
-            Column("accuracy (points)", signed),
+            Column("accuracy", signed, "points", "points"),
         ],
         rows,
         notes=["Against the same network without attention, in the same study.", ONE_SEED],

@@ -6,32 +6,28 @@ from mien.report.results import (
     Results,
     context,
     evaluated_splits,
-    finished,
     is_missing,
+    machine,
+    scale,
 )
 from mien.report.table import (
     NOT_RUN,
+    TRAINING,
     Column,
     Table,
     count,
 )
-from mien.study import paper
 
 
 def not_run(results: Results) -> Table:
     """What the paper has and this study has not."""
     rows = [
         ["generated images for small classes", "Table III, eq. 1", "no generator was trained"],
-        ["hyperparameter tuning", "Tables IV-X", "every model ran in one setting"],
+        ["hyperparameter tuning", "Tables IV-X", "nothing was searched"],
         ["10-fold cross-validation", "announced, without figures", "one training a model"],
         ["5x2 cross-validated t-tests", "Tables XII, XIII", "one training a model"],
         ["robustness to occlusion and light", "claimed in the text", "no corrupted images"],
     ]
-    tuned = {model["family"] for model in finished(results) if model["setting"] == "tuned"}
-    if tuned:
-        rows[1][2] = f"run for {', '.join(sorted(tuned))} alone"
-        if tuned >= set(paper.FAMILIES):
-            del rows[1]
     for model in results["models"]:
         if model["state"] != "finished":
             rows.append([model["title"], model["family"], model.get("why") or "no reason given"])
@@ -54,8 +50,8 @@ def provenance(results: Results) -> Table:
     data, hardware = results["data"], results["hardware"]
     memory = hardware.get("memory_gb")
     rows = [
-        ["scale", f"{results['scale']}: {results['scale_label']}"],
-        ["protocol", f"{results['protocol']}: {results['protocol_text']}"],
+        ["scale", scale(results)],
+        ["protocol", results["protocol_text"]],
         ["command", results["command"]],
         ["date", results["date"]],
         ["data", f"{data['name']} from {data['source']}, fingerprint {data['fingerprint']}"],
@@ -90,6 +86,8 @@ def runs(results: Results) -> Table:
                 model.get("seed"),
                 len(model.get("log", [])),
                 seconds,
+                machine(model.get("hardware") or results["hardware"]) if model.get("run") else "",
+                model.get("finished") or "",
             ]
         )
     return Table(
@@ -99,7 +97,9 @@ def runs(results: Results) -> Table:
             *(Column(title) for title in ("model", "setting", "state", "run")),
             Column("seed", str),
             Column("epochs", count),
-            Column("training (min)", lambda value: f"{value / 60:,.1f}"),
+            TRAINING,
+            Column("machine"),
+            Column("finished"),
         ],
         rows,
         notes=["A run's name is a hash of its recipe, its data and the training code."],

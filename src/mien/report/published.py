@@ -36,11 +36,11 @@ def best_settings(results: Results, family: str) -> Table:
     best = paper.BEST[family]
     columns = ["hyperparameter", "published default", "published best"]
     ours: list[Mapping[str, Any]] = []
-    for setting, words in (("default", "here"), ("tuned", "tuned here")):
+    for setting, words in (("default", "here"), ("tuned", "tuned, here")):
         found = [find(results, family, attention, setting) for attention in ("none", "cbam")]
         ran = [model for model in found if model and model["state"] == "finished"]
         ours += [model["recipe"] for model in ran] or [{}]
-        columns += [f"{model['title']}, {words}" for model in ran] or [words]
+        columns += [f"{model['title']}, here" for model in ran] or [words]
     rows = []
     for key, words in paper.HYPERPARAMETERS.items():
         row = [words, value_text(paper.TABLES_V_IX.default[key]), value_text(best.settings[key])]
@@ -83,9 +83,9 @@ def default_and_tuned(results: Results, family: str) -> Table:
         [
             Column("published model"),
             Column("setting"),
-            Column("published (%)", percent),
+            Column("published", percent, "%"),
             Column("model here"),
-            Column("here (%)", percent),
+            Column("here", percent, "%"),
             INTERVAL,
         ],
         rows,

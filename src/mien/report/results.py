@@ -18,7 +18,7 @@ Results = dict[str, Any]
 Model = dict[str, Any]
 
 _TOP = (
-    "scale scale_label toy protocol protocol_text date command state data hardware versions "
+    "mien scale scale_label toy protocol protocol_text date command state data hardware versions "
     "models pairs"
 )
 _DATA = "name fingerprint source notes classes images size channels counts unlabelled roles audit"
@@ -60,6 +60,8 @@ def read_results(out: Path) -> Results:
             for row in model["log"]:
                 _require(row, _EPOCH, path, f"models[{i}].log ({model['key']})")
             _check_metrics(model, path)
+        if model["setting"] != "default":  # two settings of a model are two rows of a table
+            model["title"] += f", {model['setting']}"
     return results
 
 
@@ -166,12 +168,15 @@ def role(results: Results, split: str) -> str:
         return "validation (chosen on)" if chosen else "validation"
     if split == roles["test"]:
         return "test"
-    return "training" if split == roles["train"] else "in no role"
+    if split == roles["train"]:
+        return "training"
+    return "no labels" if results["data"]["unlabelled"].get(split) else "not used"
 
 
 def named(results: Results, split: str) -> str:
-    """A split with its role, such as ``PublicTest, validation``."""
-    return f"{split}, {role(results, split)}"
+    """A split with its role, such as ``PublicTest, validation``; once where they are one word."""
+    used = role(results, split)
+    return split if used == split else f"{split}, {used}"
 
 
 def seeds(results: Results) -> list[int]:
@@ -184,27 +189,39 @@ def context(results: Results, split: str | None = None, n: int | None = None) ->
 
     Without `split` the number of images is that of the data set.
     """
-    hardware, used = results["hardware"], seeds(results)
+    used = seeds(results)
     images = f"{results['data']['images']:,} images" if n is None else f"n = {n:,}"
     seed_text = "no seed yet" if not used else f"seed {', '.join(map(str, used))}"
     parts = [
-        f"Scale: {results['scale']} ({results['scale_label']})",
+        scale(results),
         "not a result about the full models" if results["toy"] else "",
         f"{results['protocol']} protocol",
         f"{results['data']['name']}" + (f", {named(results, split)}" if split else ""),
         images,
         seed_text + (", one run a model" if len(used) == 1 else ""),
-        machine(hardware),
+        " and ".join(machines(results)),
         str(results["date"])[:10],
     ]
     return "; ".join(part for part in parts if part) + "."
+
+
+def scale(results: Results) -> str:
+    """The scale in words, with its name."""
+    name, label = results["scale"], results["scale_label"]
+    return label[0].upper() + label[1:] if name in label else f"Scale {name}: {label}"
+
+
+def machines(results: Results) -> list[str]:
+    """The machines that the finished models were trained on."""
+    trained = [model.get("hardware") or results["hardware"] for model in finished(results)]
+    return list(dict.fromkeys(map(machine, trained or [results["hardware"]])))
 
 
 def machine(hardware: Mapping[str, Any]) -> str:
     """The machine in a few words."""
     device = hardware.get("accelerator") or hardware.get("cpu") or "unknown machine"
     threads = hardware.get("threads")
-    return f"{device}, {threads} threads" if threads else str(device)
+    return f"{device}, {threads} thread{'s' * (threads > 1)}" if threads else str(device)
 
 
 def is_missing(value: Any) -> bool:

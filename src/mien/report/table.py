@@ -19,10 +19,20 @@ ONE_SEED = "One seed a model: differences between models are not tested here."
 
 @dataclass(frozen=True)
 class Column:
-    """A column's title and how its values are shown; with `show` they stand to the right."""
+    """A column.
+
+    Attributes
+    ----------
+    title : what its values are
+    show : how they are shown; None for text, which stands to the left
+    unit : the unit they are shown in
+    raw : the unit they are in themselves, as CSV has them; shares and counts have none
+    """
 
     title: str
     show: Callable[[Any], str] | None = None
+    unit: str = ""
+    raw: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,8 @@ class Table:
 
     @property
     def titles(self) -> list[str]:
-        """The titles of the columns."""
-        return [column.title for column in self.columns]
+        """The titles of the columns, with the units that their values are shown in."""
+        return [_with_unit(column.title, column.unit) for column in self.columns]
 
     def shown(self) -> list[list[str]]:
         """The rows as text, the same in HTML, Markdown and LaTeX."""
@@ -93,13 +103,17 @@ class Table:
         )
 
     def to_csv(self) -> str:
-        """Comma-separated values in full precision (RFC 4180); an interval becomes two columns."""
+        """Comma-separated values (RFC 4180) in full precision and their raw units.
+
+        An interval becomes two columns.
+        """
         wide = [
             any(isinstance(row[i], list | tuple) for row in self.rows)
             for i in range(len(self.columns))
         ]
         head: list[str] = []
-        for title, pair in zip(self.titles, wide, strict=True):
+        for column, pair in zip(self.columns, wide, strict=True):
+            title = _with_unit(column.title, column.raw)
             head += [f"{title}, low", f"{title}, high"] if pair else [title]
         lines = [head + (["context"] if self.context else [])]
         for row in self.rows:
@@ -183,8 +197,18 @@ def decimals(places: int) -> Callable[[float], str]:
     return lambda value: f"{value:,.{places}f}"
 
 
-ACCURACY = Column("accuracy (%)", percent)
-INTERVAL = Column("95 % interval (%)", interval)
+def minutes(seconds: float) -> str:
+    """Seconds as minutes with one decimal."""
+    return f"{seconds / 60:,.1f}"
+
+
+ACCURACY = Column("accuracy", percent, "%")
+INTERVAL = Column("95 % interval", interval, "%")
+TRAINING = Column("training", minutes, "min", "s")
+
+
+def _with_unit(title: str, unit: str) -> str:
+    return f"{title} ({unit})" if unit else title
 
 
 def _show(value: Any, column: Column) -> str:

@@ -21,11 +21,13 @@ LIGHT = {
 }
 """Augmentation for short trainings, where the network is far from knowing the images by heart."""
 
-QUARTER = Recipe(width=0.25, stride=16, image_size=48, batch_size=64, lr=2e-3, ema=0.99).but(**LIGHT)
+QUARTER = Recipe(width=0.25, stride=16, image_size=48, batch_size=64, lr=2e-3, ema=0.99).but(
+    **LIGHT
+)
 
-PLAIN = Recipe(
-    model="plain", epochs=26, lr=2e-3, weight_decay=0.01, ema=0.998, erase=0.3, **LIGHT
-).but(shift=0.1, rotate=15.0)
+PLAIN = Recipe(model="plain", epochs=26, lr=2e-3, weight_decay=0.01, ema=0.998).but(
+    **LIGHT | {"shift": 0.1, "rotate": 15.0, "erase": 0.3}
+)
 """The quick baseline: AdamW, one-cycle, from scratch at 48 pixels."""
 
 PAPER_SIZES = {"vgg19": 224, "resnet50": 224, "inceptionv3": 299}
@@ -39,6 +41,11 @@ class Planned:
     attention: str
     setting: str  # 'default', or 'tuned' as the paper reports its best
     recipe: Recipe
+
+    @property
+    def key(self) -> str:
+        """A name that is unique within a study."""
+        return self.recipe.key + ("" if self.setting == "default" else f"-{self.setting}")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,9 @@ def image_steps(images: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
     size : side of the resized images in pixels
     """
     norm = normalisation("dataset", images)
-    every = Augment(flip=0.5, shift=0.1, rotate=15, zoom=0.1, brightness=0.2, contrast=0.2, erase=0.5)
+    every = Augment(
+        flip=0.5, shift=0.1, rotate=15, zoom=0.1, brightness=0.2, contrast=0.2, erase=0.5
+    )
     pixels = as_tensor(images, "cpu").float() / 255
     augmented = every(pixels, torch.Generator().manual_seed(0))
     better = as_tensor(enhance(images, ("denoise", "clahe", "sharpen")), "cpu").float() / 255
@@ -76,9 +79,7 @@ def feature_maps(run: Run, image: np.ndarray, maps: int = MAPS) -> np.ndarray:
     return found[order]
 
 
-def write_sheets(
-    path: Path, faces: FaceSet, recipe: Recipe, trained: Mapping[str, Run]
-) -> None:
+def write_sheets(path: Path, faces: FaceSet, recipe: Recipe, trained: Mapping[str, Run]) -> None:
     """Write ``sheets.npz`` with the arrays that the figures with pictures are drawn from.
 
     Parameters
@@ -91,7 +92,7 @@ def write_sheets(
     samples = sample_images(faces, SAMPLES)
     followed = samples[:STEPS, 0]
     steps = image_steps(followed, recipe.image_size if recipe.image_size > faces.size else 224)
-    arrays: dict[str, np.ndarray] = {"samples": samples}
+    arrays: dict[str, Any] = {"samples": samples}
     arrays["step_titles"] = np.array([title for title, _ in steps])
     for number, (_, images) in enumerate(steps):
         arrays[f"step_{number}"] = images.astype(np.float32)

@@ -30,9 +30,7 @@ def as_tensor(images: np.ndarray, device: torch.device | str) -> torch.Tensor:
     return tensor.unsqueeze(1) if images.ndim == 3 else tensor.movedim(3, 1).contiguous()
 
 
-def prepared(
-    images: torch.Tensor, normalisation: Normalisation, size: int
-) -> torch.Tensor:
+def prepared(images: torch.Tensor, normalisation: Normalisation, size: int) -> torch.Tensor:
     """uint8 ``[N, C, H, W]`` as what a model reads: resized, normalised, channels last."""
     pixels = resize(images.float().div_(255), size)
     return normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
@@ -49,7 +47,7 @@ def target_probabilities(faces: FaceSet, soft_labels: bool) -> np.ndarray:
 
 @dataclass
 class Batch:
-    """``images`` float ``[B, C, H, W]``, ``targets`` float ``[B, C]``, ``weights`` ``[B]`` or None."""
+    """`images` float ``[B, C, H, W]``, `targets` float ``[B, C]``, `weights` ``[B]`` or None."""
 
     images: torch.Tensor
     targets: torch.Tensor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -35,15 +37,15 @@ def model_loss(
     outputs: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
     targets: torch.Tensor,
     auxiliary: float,
-    **settings: torch.Tensor | float | None,
+    **settings: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of a model's outputs and the logits among them.
+    """The loss of a model's outputs and the logits among them; `settings` are `cross_entropy`'s.
 
     A model that gives a second set of logits (InceptionV3's auxiliary classifier; Szegedy et al.,
     2016) has ``auxiliary`` times their cross-entropy added.
     """
     if isinstance(outputs, tuple):
         logits, second = outputs
-        loss = cross_entropy(logits, targets, **settings)  # type: ignore[arg-type]
-        return loss + auxiliary * cross_entropy(second, targets, **settings), logits  # type: ignore[arg-type]
-    return cross_entropy(outputs, targets, **settings), outputs  # type: ignore[arg-type]
+        loss = cross_entropy(logits, targets, **settings)
+        return loss + auxiliary * cross_entropy(second, targets, **settings), logits
+    return cross_entropy(outputs, targets, **settings), outputs

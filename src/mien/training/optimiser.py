@@ -13,8 +13,8 @@ from mien.runs.recipe import Recipe
 def penalised(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that penalties and decay act on: kernels and matrices.
 
-    Biases and the gains of normalisation layers are left out: shrinking them does not make a network
-    simpler.
+    Biases and the gains of normalisation layers are left out: shrinking them does not make a
+    network simpler.
     """
     return [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
 
@@ -45,8 +45,8 @@ def add_penalty_gradients(parameters: Sequence[nn.Parameter], l1: float, l2: flo
     The same as adding the penalties to the loss, ``l1 * sign(w) + 2 * l2 * w``, without two more
     passes over the weights.
     """
-    weights = [p for p in parameters if p.grad is not None]
-    gradients = [p.grad for p in weights]
+    weights: list[torch.Tensor] = [p for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in weights if p.grad is not None]
     if l1:
         torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=l1)
     if l2:

@@ -1,0 +1,349 @@
+"""How fast training is, beside the usual way, and what attention adds to a step.
+
+Every comparison is made in one run, its parts in turns (a b c a b c ...), so that a drift of the
+machine falls on all of them alike; medians over the rounds are shown.
+
+step alone   forward, backward and optimiser step on one fixed batch: the limit of the computation
+fit          `mien.fit` itself: its log's images per second after an epoch of warm-up, with fresh
+             batches, augmentation, weight averaging and bookkeeping
+usual way    torchvision's ImageFolder of JPEGs, PIL transforms that do the same augmentation, a
+             DataLoader with worker processes, and the same step with weight averaging
+loaders      the batches of both ways without a model
+
+The published figures come from
+
+    python bench/training.py --data .data/fer2013 --width 0.25 --out docs/results/training-w4.md
+    python bench/training.py --data .data/fer2013 --width 1 --images 128 --parts rates attention
+    python bench/training.py --data .data/fer2013 --width 1 --parts memory
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import sheet
+import torch
+from torch import nn
+from trials import sample
+from usual import Step, UsualWay, seconds, write_jpegs
+
+from mien.data import FaceSet, read, roles
+from mien.images import normalisation
+from mien.models.attention import CBAM
+from mien.models.cost import cost
+from mien.report.table import Column, Table, count, decimals, interval, percent
+from mien.runs.averaging import WeightAverage
+from mien.runs.recipe import Recipe
+from mien.study.scales import PLAIN, SIX
+from mien.training import fit
+from mien.training.batches import Batches
+from mien.training.loss import model_loss
+from mien.training.optimiser import create_optimiser
+from mien.training.predict import build_model
+
+MODELS = ("plain", *(name if kind == "none" else f"{name}-{kind}" for name, kind in SIX))
+PARTS = ("rates", "attention", "memory")
+
+
+def some(faces: FaceSet, number: int) -> FaceSet:
+    """About so many faces, equally many of each class as far as there are."""
+    return sample(faces, -(-number // len(faces.classes)))
+
+
+def create_step(model: nn.Module, recipe: Recipe, device: torch.device, averaged: bool) -> Step:
+    """A training step made of the parts that `mien.fit` is made of."""
+    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimiser = create_optimiser(model, recipe)
+    average = WeightAverage(model, recipe.ema) if averaged else None
+
+    def step(images: torch.Tensor, targets: torch.Tensor) -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            outputs = model(images)
+        loss, _ = model_loss(outputs, targets, recipe.auxiliary)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if average:
+            average.update()
+
+    return step
+
+
+def fit_rate(recipe: Recipe, faces: FaceSet, device: torch.device) -> float:
+    """Images per second that `mien.fit` logs for its last epoch."""
+    with tempfile.TemporaryDirectory() as runs:
+        run = fit(recipe, faces, runs=runs, device=str(device), progress="none")
+    return float(run.log[-1]["images_per_second"])
+
+
+def no_step(images: torch.Tensor, targets: torch.Tensor) -> None:
+    """The step of a loader that is measured alone."""
+
+
+def measure_rates(
+    recipe: Recipe, faces: FaceSet, folder: Path, workers: int, rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Images per second of every way, a list with a figure a round."""
+    statistics = normalisation(recipe.normalise, faces.images)
+    batches = Batches(faces, recipe, statistics, device)
+    fixed = next(batches.epoch(0))
+    usual = UsualWay(folder, recipe, faces.channels, statistics, batches.steps, workers, device)
+    alone, averaged = (
+        create_step(
+            build_model(recipe, len(faces.classes), faces.channels), recipe, device, average
+        )
+        for average in (False, True)
+    )
+    seen = batches.steps * batches.size
+
+    def step_rate() -> float:
+        def work() -> None:
+            for _ in range(batches.steps):
+                alone(fixed.images, fixed.targets)
+
+        return seen / seconds(work, device)
+
+    def batches_rate(epochs: int = 4) -> float:
+        def work() -> None:
+            for epoch in range(epochs):
+                for _ in batches.epoch(epoch):
+                    pass
+
+        return epochs * seen / seconds(work, device)
+
+    alone(fixed.images, fixed.targets)  # the first step makes the optimiser's state
+    ways: dict[str, Callable[[], float]] = {
+        "step": step_rate,
+        "fit": lambda: fit_rate(recipe, faces, device),
+        "usual": lambda: usual.rate(averaged),
+        "batches": batches_rate,
+        "loader": lambda: usual.rate(no_step),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def rates_table(
+    recipes: Sequence[Recipe], faces: FaceSet, args: argparse.Namespace, context: str
+) -> Table:
+    """The rates of all models. Comparisons are medians of what each round gives."""
+    device, rows = torch.device(args.device), []
+    with tempfile.TemporaryDirectory() as folder:
+        write_jpegs(faces, Path(folder))
+        for recipe in recipes:
+            found = measure_rates(recipe, faces, Path(folder), args.workers, args.rounds, device)
+            overheads = [1 - b / a for a, b in zip(found["step"], found["fit"], strict=True)]
+            ratios = [b / c for b, c in zip(found["fit"], found["usual"], strict=True)]
+            a, b, c, ours, theirs = (median(found[way]) for way in found)
+            row = [recipe.title, a, b, median(overheads), (min(overheads), max(overheads))]
+            row += [c, median(ratios), ours, theirs, ours / theirs]
+            if args.peak:
+                model = build_model(recipe, len(faces.classes), faces.channels)
+                operations = 6 * cost(model, recipe.image_size, faces.channels).multiply_adds
+                row.append(operations * a / (args.peak * 1e12))
+            rows.append(row)
+    columns = [
+        Column("model"),
+        Column("(a) step alone", count),
+        Column("(b) fit", count),
+        Column("overhead 1 - b/a (%)", percent),
+        Column("of all rounds (%)", interval),
+        Column("(c) usual way", count),
+        Column("b/c", decimals(2)),
+        Column("our batches alone", count),
+        Column("DataLoader alone", count),
+        Column("ours/theirs", decimals(1)),
+    ]
+    notes = [
+        "Fit's validation, and the checkpoint it writes after an epoch, are not in (b).",
+        f"(c) and 'DataLoader alone' with {args.workers} workers, on JPEGs of {faces.size} pixels.",
+    ]
+    if args.peak:
+        columns.append(Column("share of peak (%)", percent))
+        notes.append(
+            "Share of peak: (a) times 6 operations per multiply-add of a forward pass, of "
+            f"{args.peak:g} TFLOP/s."
+        )
+    return Table("rates", "Training images per second.", columns, rows, notes, context)
+
+
+def with_timm_cbam(model: nn.Module) -> nn.Module:
+    """Put timm's CBAM in the place of each of ours."""
+    from timm.layers.cbam import CbamModule
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, CBAM):
+                setattr(parent, name, CbamModule(child.fc1.in_features))
+    return model
+
+
+def step_times(
+    recipe: Recipe, faces: FaceSet, rounds: int, device: torch.device
+) -> tuple[float, float, float]:
+    """Median seconds of a step on one fixed batch without CBAM, with ours, and with timm's."""
+    batches = Batches(faces, recipe, normalisation(recipe.normalise, faces.images), device)
+    fixed = next(batches.epoch(0))
+    # An accelerator is timed over many steps: one alone would show the time to launch it.
+    at_once = 1 if device.type == "cpu" else batches.steps
+
+    def build(attention: str) -> nn.Module:
+        return build_model(recipe.but(attention=attention), len(faces.classes), faces.channels)
+
+    def timed(step: Step) -> float:
+        def work() -> None:
+            for _ in range(at_once):
+                step(fixed.images, fixed.targets)
+
+        return seconds(work, device) / at_once
+
+    steps = [
+        create_step(model, recipe, device, averaged=False)
+        for model in (build("none"), build("cbam"), with_timm_cbam(build("cbam")))
+    ]
+    for step in steps:
+        timed(step)
+    turns = max(3, rounds * batches.steps // at_once)
+    measured = [[timed(step) for step in steps] for _ in range(turns)]
+    none, ours, theirs = (median(times) for times in zip(*measured, strict=True))
+    return none, ours, theirs
+
+
+def attention_table(
+    recipes: Sequence[Recipe], faces: FaceSet, args: argparse.Namespace, context: str
+) -> Table:
+    """What CBAM takes of a step, ours and timm's, for each backbone."""
+    rows = []
+    for recipe in recipes:
+        none, ours, theirs = step_times(recipe, faces, args.rounds, torch.device(args.device))
+        shares = 1 - none / ours, 1 - none / theirs
+        # Beside a share of timm's that is lost in the noise, ours has no ratio.
+        ratio = shares[0] / shares[1] if shares[1] > 0 else None
+        row = [recipe.but(attention="none").title, 1000 * none, 1000 * ours, 1000 * theirs]
+        rows.append([*row, *shares, ours / none - 1, theirs / none - 1, ratio])
+    return Table(
+        "attention",
+        "CBAM's share of a training step on one fixed batch: ours, and timm's in its places.",
+        [
+            Column("model"),
+            Column("step without (ms)", decimals(1)),
+            Column("with ours (ms)", decimals(1)),
+            Column("with timm's (ms)", decimals(1)),
+            Column("our share (%)", percent),
+            Column("timm's share (%)", percent),
+            Column("ours adds (%)", percent),
+            Column("timm's adds (%)", percent),
+            Column("our share/timm's", decimals(2)),
+        ],
+        rows,
+        ["Share: 1 - without/with. Adds: with/without - 1."],
+        context,
+    )
+
+
+def peak_of_training(recipe: Recipe, faces: FaceSet, device: str) -> float | None:
+    """Largest memory in GiB of a training by `mien.fit`, of this process or of the accelerator."""
+    with tempfile.TemporaryDirectory() as runs:
+        run = fit(recipe, faces, runs=runs, device=device, progress="none")
+    return run.info["peak_memory_gb"]
+
+
+def memory_table(
+    recipes: Sequence[Recipe], train: FaceSet, args: argparse.Namespace, context: str
+) -> Table:
+    """Peak memory, each model in a process of its own.
+
+    The resident peak comes from the system's count for the process' own memory (``VmHWM``), for
+    Linux lets a new process' ``ru_maxrss`` begin at the peak of the process that started it.
+    """
+    rows, spawn = [], multiprocessing.get_context("spawn")
+    few = some(train, 3 * args.batch)  # the peak is reached in the first steps
+    for recipe in recipes:
+        model = build_model(recipe, len(train.classes), train.channels)
+        with ProcessPoolExecutor(1, mp_context=spawn) as process:
+            peak = process.submit(peak_of_training, recipe, few, args.device).result()
+        rows.append([recipe.title, sum(p.numel() for p in model.parameters()) / 1e6, peak])
+    return Table(
+        "memory",
+        "Peak memory of training, in a fresh process for each model.",
+        [
+            Column("model"),
+            Column("parameters (M)", decimals(2)),
+            Column("peak memory (GiB)", decimals(2)),
+        ],
+        rows,
+        [
+            f"Python, torch and {len(few):,} images are in it, as are optimiser, averaged weights "
+            "and the writing of a checkpoint; FER-2013 whole is 0.08 GiB more.",
+        ],
+        context,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Measure what is asked for and publish the sheet, which is returned."""
+    parser = sheet.parser(__doc__)
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, metavar="MODEL")
+    parser.add_argument("--width", type=float, default=0.25, help="of the six; plain keeps its own")
+    parser.add_argument("--stride", type=int, default=16)
+    parser.add_argument("--size", type=int, default=48, help="pixels the models take")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--images", type=int, default=256, help="images of one timed part")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
+    parser.add_argument("--peak", type=float, help="the chip's TFLOP/s, for the share of it")
+    args = sheet.parse(parser, argv, "training")
+
+    every, found = roles(read(args.data))
+    train = every[found.train]
+    faces = some(train, max(args.images, args.batch))
+    # Small rates: the weights hardly move, so every round does the same work.
+    base = PLAIN.but(
+        stride=args.stride,
+        image_size=args.size,
+        batch_size=args.batch,
+        precision=args.precision,
+        epochs=2,
+        lr=1e-5,
+    )
+    recipes = [
+        base.but(
+            model=name.partition("-")[0],
+            attention=name.partition("-")[2] or "none",
+            width=1.0 if name == "plain" else args.width,
+        )
+        for name in args.models
+    ]
+    backbones = {recipe.model: recipe for recipe in recipes}
+    context = (
+        f"Batch {args.batch}, {args.size} pixels, stride {args.stride}, {args.precision}, "
+        f"{torch.get_num_threads()} threads, {args.device}."
+    )
+    tables = []
+    if "rates" in args.parts:
+        tables.append(rates_table(recipes, faces, args, context))
+    if "attention" in args.parts:
+        tables.append(attention_table(list(backbones.values()), faces, args, context))
+    if "memory" in args.parts:
+        tables.append(memory_table(recipes, train, args, context))
+    about = [
+        f"data: {train.name}, {len(faces):,} images of {found.train}",
+        f"medians of {args.rounds} rounds, the compared ways in turns; augmentation: flip, shift, "
+        "rotation, zoom, brightness, contrast, erasing; AdamW, averaged weights",
+    ]
+    return sheet.publish("Training: rates, attention's share, memory", about, tables, args)
+
+
+if __name__ == "__main__":
+    sheet.run(main)

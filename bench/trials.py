@@ -1,0 +1,129 @@
+"""Trials: recipes trained with several seeds on the same images, and their accuracy compared."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mien.data import FaceSet, read, roles
+from mien.metrics import wilson_interval
+from mien.runs.recipe import Recipe
+from mien.runs.run import Run
+from mien.training import fit
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is trained on, what is watched, and which watched images stand nowhere in Training."""
+
+    train: FaceSet
+    validation: FaceSet
+    unseen: np.ndarray
+
+    def __str__(self) -> str:
+        return (
+            f"{self.train.name}: {len(self.train):,} images of {self.train.split[0]} (fingerprint "
+            f"{self.train.fingerprint}); validation: {len(self.validation):,} of "
+            f"{self.validation.split[0]}, {int(self.unseen.sum()):,} without the copies of "
+            "training images. Nothing was chosen on them: the last averaged weights are taken"
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One recipe's finished runs, a run a seed, and their accuracies in the same order."""
+
+    recipe: Recipe
+    runs: Sequence[Run]
+    accuracies: np.ndarray  # [seeds], all validation images
+    unseen_accuracies: np.ndarray  # [seeds], without copies of training images
+    images: int
+
+    @property
+    def mean(self) -> float:
+        return float(self.accuracies.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What the number of validation images leaves open about the mean accuracy."""
+        return wilson_interval(round(self.mean * self.images), self.images)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds; None for one seed."""
+        return float(self.accuracies.std(ddof=1)) if len(self.runs) > 1 else None
+
+    @property
+    def curve(self) -> np.ndarray:
+        """Validation accuracy after each epoch, mean over the seeds: ``[epochs]``."""
+        return np.mean([[row["validation_accuracy"] for row in run.log] for run in self.runs], 0)
+
+
+def sample(faces: FaceSet, per_class: int | None) -> FaceSet:
+    """At most so many images of each class, the same ones every time; None takes all."""
+    if per_class is None:
+        return faces
+    rng = np.random.default_rng(0)
+    chosen = [
+        rng.permutation(np.flatnonzero(faces.labels == label))[:per_class]
+        for label in range(len(faces.classes))
+    ]
+    return faces[np.sort(np.concatenate(chosen))]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a benchmark that trains."""
+    parser.add_argument("--images", type=int, help="training images per class; default: all")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each recipe")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        default=Path("runs/bench"),
+        help="folder of the runs: the same command again trains only what is missing",
+    )
+
+
+def read_parts(data: str, per_class: int | None) -> Parts:
+    """The training and the validation part of a data set, named as `mien.roles` names them."""
+    faces, found = roles(read(data))
+    train, validation = faces[found.train], faces[found.validation]
+    return Parts(sample(train, per_class), validation, ~validation.stands_in(train))
+
+
+def train_all(recipes: Sequence[Recipe], parts: Parts, args: argparse.Namespace) -> list[Trial]:
+    """Train every recipe with every seed and return a trial each, in the order of `recipes`.
+
+    Seed by seed, so that a drift of the machine falls on all recipes alike and what is there after
+    an interruption can be compared.
+    """
+    runs = {
+        (recipe, seed): fit(
+            recipe.but(epochs=args.epochs, seed=seed),
+            parts.train,
+            parts.validation,
+            runs=args.runs,
+            device=args.device,
+            progress="lines",
+        )
+        for seed in range(args.seeds)
+        for recipe in recipes
+    }
+    return [_trial(r, [runs[r, seed] for seed in range(args.seeds)], parts) for r in recipes]
+
+
+def _trial(recipe: Recipe, runs: Sequence[Run], parts: Parts) -> Trial:
+    found = [run.predictions(str(parts.validation.split[0])) for run in runs]
+    right = np.stack([p.probabilities.argmax(1) == p.labels for p in found])
+    return Trial(recipe, runs, right.mean(1), right[:, parts.unseen].mean(1), right.shape[1])
+
+
+def scale(parts: Parts, args: argparse.Namespace) -> str:
+    """How large the trainings were, for captions."""
+    images = "all training images" if args.images is None else f"{args.images} images a class"
+    seeds = f"seeds 0 to {args.seeds - 1}" if args.seeds > 1 else "seed 0 alone"
+    return f"{images} ({len(parts.train):,}), {args.epochs} epochs, {seeds}"

@@ -1,0 +1,230 @@
+"""What a study found: one JSON file that the report is made from."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mien.data.audit import audit
+from mien.data.faceset import FaceSet
+from mien.data.splits import Roles
+from mien.metrics import collapsed, epochs_to, evaluate, last_epochs_spread
+from mien.models.cost import cost, outline
+from mien.runs.atomic import write_json, write_text
+from mien.runs.environment import hardware, versions
+from mien.runs.run import Run, find_finished, run_name
+from mien.study.scales import Planned, Scale
+from mien.study.sheets import write_sheets
+from mien.training import predict_splits
+from mien.training.predict import build_model
+
+THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7)
+"""Validation accuracies to which the epochs are counted."""
+
+PROTOCOL = (
+    "clean: trained on the training split, nothing chosen on any split, the last averaged weights "
+    "taken; images that stand in the training split too are left out where it is said"
+)
+
+
+@dataclass
+class StudyResults:
+    """What a study knows while it runs; `write` brings ``results.json`` up to date.
+
+    Attributes
+    ----------
+    faces, parts : the data set, and the role of each of its splits
+    train : what is trained on, the training split or a part of it
+    scale, plan : what is trained
+    out, runs, records : folders, as in `run_study`
+    command, source : how the study was called, and where the data came from
+    failures : by key of the model, why its training did not finish
+    """
+
+    faces: FaceSet
+    parts: Roles
+    train: FaceSet
+    scale: Scale
+    plan: Sequence[Planned]
+    out: Path
+    runs: Path
+    records: Path | None
+    command: str
+    source: str
+    failures: dict[str, str] = field(default_factory=dict)
+    _static: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def run_of(self, planned: Planned) -> Run | None:
+        name = run_name(planned.recipe, self.train, self.faces[self.parts.validation])
+        folders = [self.runs] + ([self.records] if self.records else [])
+        return find_finished(name, planned.recipe, *folders)
+
+    def write(self, measure: bool = False) -> None:
+        """Write the results; with `measure` also the latencies, the pictures and the test split."""
+        found = [(planned, self.run_of(planned)) for planned in self.plan]
+        models = [self._model(planned, run, measure) for planned, run in found]
+        results = {
+            "mien": versions()["mien"],
+            "scale": self.scale.name,
+            "scale_label": self.scale.label,
+            "toy": self.scale.toy,
+            "protocol": "clean",
+            "protocol_text": PROTOCOL,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": self.command,
+            "state": "complete" if all(run for _, run in found) else "partial",
+            "data": self._data(measure),
+            "hardware": hardware(),
+            "versions": versions(),
+            "models": models,
+            "pairs": self._pairs(),
+        }
+        if measure:
+            trained = {planned.key: run for planned, run in found if run is not None}
+            for run in trained.values():
+                run.write_record(self.out / "records")
+            write_sheets(self.out / "sheets.npz", self.train, self.plan[0].recipe, trained)
+        write_json(self.out / "results.json", _plain(results))
+
+    def _data(self, measure: bool) -> dict[str, Any]:
+        faces, parts = self.faces, self.parts
+        counts = {split: faces[split].counts().tolist() for split in faces.splits}
+        unlabelled = {split: int((faces[split].labels < 0).sum()) for split in faces.splits}
+        return {
+            "name": faces.name,
+            "fingerprint": faces.fingerprint,
+            "source": self.source,
+            "notes": list(faces.notes),
+            "classes": list(faces.classes),
+            "images": len(faces),
+            "size": faces.size,
+            "channels": faces.channels,
+            "counts": {split: row for split, row in counts.items() if sum(row)},
+            "unlabelled": {split: n for split, n in unlabelled.items() if n},
+            "trained_on": len(self.train),
+            "roles": asdict(parts),
+            "audit": [list(row) for row in audit(faces).rows()] if measure else [],
+        }
+
+    def _described(self, planned: Planned) -> dict[str, Any]:
+        """What is known of a model before it is trained."""
+        if planned.key not in self._static:
+            recipe, channels = planned.recipe, self.faces.channels
+            model = build_model(recipe, len(self.faces.classes), channels)
+            self._static[planned.key] = {
+                "key": planned.key,
+                "title": recipe.title,
+                "family": planned.family,
+                "attention": planned.attention,
+                "setting": planned.setting,
+                "recipe": recipe.to_dict(),
+                "seed": recipe.seed,
+                "outline": [asdict(row) for row in outline(model, recipe.image_size, channels)],
+                "cost": asdict(cost(model, recipe.image_size, channels)),
+            }
+        return self._static[planned.key]
+
+    def _model(self, planned: Planned, run: Run | None, measure: bool) -> dict[str, Any]:
+        row = dict(self._described(planned))
+        if measure:
+            model = build_model(planned.recipe, len(self.faces.classes), self.faces.channels)
+            ms = latency(model, planned.recipe.image_size, self.faces.channels)
+            row["cost"] = row["cost"] | {"latency_ms": ms}
+        if run is None:
+            why = self.failures.get(planned.key, "its training is not finished")
+            return row | {"state": "not run", "why": why}
+        test = [self.parts.test] if self.parts.test else []
+        if measure and run.weights_path.exists():
+            predict_splits(run, self.faces, test)
+            self._write_opening(run, test)
+        spent = ("training_images_per_second", "train_seconds", "peak_memory_gb")
+        last = run.predictions(self.parts.validation).probabilities.argmax(1)
+        return row | {
+            "state": "finished",
+            "run": run.name,
+            "log": run.log,
+            "metrics": self._metrics(run),
+            "hardware": run.info["hardware"],
+            "finished": run.info["finished"],
+            "predicted_unlabelled": {
+                split: len(found.labels)
+                for split in run.predicted
+                if ((found := run.predictions(split)).labels < 0).all()
+            },
+            "cost": row["cost"] | {key: run.info.get(key) for key in spent},
+            "efficiency": {
+                "epochs_to": {str(a): epochs_to(run.log, a) for a in THRESHOLDS},
+                "last_epochs_spread": last_epochs_spread(run.log),
+                "last_epochs": min(5, len(run.log)),
+            },
+            "collapsed_to": collapsed(last, self.faces.classes),
+        }
+
+    def _metrics(self, run: Run) -> dict[str, Any]:
+        """Metrics on every labelled split that was predicted, with and without copies."""
+        found = {}
+        for split in run.predicted:
+            p = run.predictions(split)
+            if (p.labels < 0).any():
+                continue
+            new = ~self.faces[split].stands_in(self.faces[self.parts.train])
+            found[split] = {
+                "all": evaluate(p.probabilities, p.labels, run.classes).to_dict(),
+                "without_copies": evaluate(
+                    p.probabilities[new], p.labels[new], run.classes
+                ).to_dict(),
+            }
+        return found
+
+    def _write_opening(self, run: Run, splits: Sequence[str]) -> None:
+        """Write down that a labelled test split was opened for a run."""
+        path = self.out / "openings.jsonl"
+        known = path.read_text() if path.exists() else ""
+        lines = []
+        for split in splits:
+            if self.faces[split].labelled and f'"{run.name}"' not in known:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                lines.append(json.dumps({"split": split, "run": run.name, "date": now}) + "\n")
+        if lines:
+            write_text(path, known + "".join(lines))
+
+    def _pairs(self) -> list[dict[str, str]]:
+        """Keys of the models of one family and setting without and with attention."""
+        alone = {(p.family, p.setting): p.key for p in self.plan if p.attention == "none"}
+        return [
+            {"family": p.family, "without": alone[p.family, p.setting], "with": p.key}
+            for p in self.plan
+            if p.attention != "none" and (p.family, p.setting) in alone
+        ]
+
+
+@torch.inference_mode()
+def latency(model: torch.nn.Module, image_size: int, channels: int, runs: int = 15) -> float:
+    """Median time in milliseconds for one image, batch 1, float32, on this machine's processor."""
+    model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    image = torch.zeros(1, channels, image_size, image_size)
+    times = []
+    for _ in range(runs + 3):
+        began = time.perf_counter()
+        model(image)
+        times.append(time.perf_counter() - began)
+    return round(float(np.median(times[3:])) * 1e3, 3)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: what is not known is null."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,296 @@
+"""The training loop: from the first epoch, or the last checkpoint, to a finished run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mien.balance import class_weights
+from mien.data.faceset import FaceSet
+from mien.errors import RunError
+from mien.images import enhance, normalisation
+from mien.metrics import collapsed
+from mien.models.weights import load_weights
+from mien.runs.atomic import write_bytes
+from mien.runs.averaging import WeightAverage
+from mien.runs.environment import hardware, peak_memory, reset_peak_memory, versions
+from mien.runs.progress import TrainingProgress
+from mien.runs.recipe import Recipe
+from mien.runs.run import Predictions, Run
+from mien.training.batches import Batches, as_tensor, random_seed
+from mien.training.checkpoint import load_checkpoint, save_checkpoint
+from mien.training.loss import model_loss
+from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
+from mien.training.parts import unseen
+from mien.training.predict import build_model, probabilities
+from mien.training.schedule import learning_rate
+
+COLLAPSE_EPOCHS = 3
+"""Epochs in a row with one and the same answer for every image before it is called a collapse."""
+
+
+class Training:
+    """The state of one training, from the recipe alone; `begin` gives it a folder."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: FaceSet,
+        validation: FaceSet | None,
+        device: torch.device,
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        torch.manual_seed(random_seed(recipe.seed, "weights"))
+        self.model = build_model(recipe, len(train.classes), train.channels)
+        self.fresh = [] if recipe.weights == "none" else load_weights(self.model, recipe.weights)
+        self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.stepped = torch.compile(self.model) if recipe.compile else self.model
+
+        train_images = enhance(train.images, recipe.enhance)
+        self.normalisation = normalisation(recipe.normalise, train_images)
+        enhanced = replace(train, images=train_images) if recipe.enhance else train
+        self.batches = Batches(enhanced, recipe, self.normalisation, device)
+        self.class_weights = None
+        if recipe.class_weights != "none":
+            weights = class_weights(train.labels, len(train.classes), recipe.class_weights)
+            self.class_weights = torch.from_numpy(weights).to(device)
+        self.train, self.validation = train, validation
+        if validation is not None:
+            images = enhance(validation.images, recipe.enhance)
+            self.validation_images = as_tensor(images, device)
+            self.unseen = unseen(validation, train)
+
+        self.optimiser = create_optimiser(self.model, recipe)
+        self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
+        self.epoch = 0
+
+    def begin(self, path: Path) -> None:
+        """Make the run folder `path`, or take up the training that was stopped there."""
+        if (path / "checkpoint.pt").exists():
+            self.run = Run.open(path)
+            self.run.log = load_checkpoint(
+                self.run.checkpoint_path, self.model, self.optimiser, self.average, self.device
+            )
+            self.epoch = len(self.run.log)
+            return
+        parts = {"train": self.train}
+        if self.validation is not None:
+            parts["validation"] = self.validation
+        self.run = Run.create(
+            path,
+            self.recipe,
+            {
+                "name": path.name,
+                "state": "training",
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "data": {
+                    role: {
+                        "name": part.name,
+                        "split": sorted(set(part.split.tolist())),
+                        "images": len(part),
+                        "fingerprint": part.fingerprint,
+                    }
+                    for role, part in parts.items()
+                },
+                "classes": list(self.train.classes),
+                "channels": self.train.channels,
+                "size": self.train.size,
+                "normalisation": self.normalisation.to_dict(),
+                "parameters_started_afresh": self.fresh,
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+                "hardware": hardware(str(self.device)),
+                "versions": versions(),
+            },
+        )
+
+    def finish(self, show: str) -> Run:
+        """Train the epochs that are missing, then leave weights and validation predictions."""
+        recipe, run = self.recipe, self.run
+        progress = TrainingProgress(
+            recipe.title, recipe.epochs, self.batches.steps, self.epoch, show
+        )
+        if self.epoch:
+            progress.say(f"{run.path}: going on after epoch {self.epoch} of {recipe.epochs}")
+        reset_peak_memory(str(self.device))
+        try:
+            with progress:
+                while self.epoch < recipe.epochs and not self._out_of_patience():
+                    self._train_epoch(progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped after {self.epoch} of {recipe.epochs} epochs, which are kept in "
+                f"{run.path}: the same command goes on from there"
+            ) from None
+        self._leave_results(progress)
+        return run
+
+    def _train_epoch(self, progress: TrainingProgress) -> None:
+        recipe, batches = self.recipe, self.batches
+        # Dropout and drop path draw from the global generator: it, too, is keyed by the epoch.
+        torch.manual_seed(random_seed(recipe.seed, "layers", self.epoch))
+        weights = penalised(self.model)
+        losses = torch.zeros(batches.steps, device=self.device)
+        right = torch.zeros((), device=self.device)
+        self.model.train()
+        began = time.perf_counter()
+        lr = 0.0
+        for step, batch in enumerate(batches.epoch(self.epoch)):
+            lr = learning_rate(recipe, self.epoch * batches.steps + step, batches.steps)
+            for group in self.optimiser.param_groups:
+                group["lr"] = lr
+            with self._autocast():
+                outputs = self.stepped(batch.images)
+            loss, logits = model_loss(
+                outputs,
+                batch.targets,
+                recipe.auxiliary,
+                class_weights=self.class_weights,
+                image_weights=batch.weights,
+                label_smoothing=recipe.label_smoothing,
+            )
+            loss.backward()
+            if recipe.l1 or recipe.l2:
+                add_penalty_gradients(weights, recipe.l1, recipe.l2)
+            if recipe.clip:
+                nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            if self.average:
+                self.average.update()
+            losses[step] = loss.detach()
+            right += (logits.detach().argmax(1) == batch.targets.argmax(1)).sum()
+            if progress.due():  # the only place in the loop that waits for the device
+                rate = (step + 1) * batches.size / (time.perf_counter() - began)
+                self._check_finite(losses[: step + 1])
+                progress.step(self.epoch + 1, step + 1, float(losses[step]), rate)
+        self._check_finite(losses)
+        seconds = time.perf_counter() - began
+        seen = batches.steps * batches.size
+        row: dict[str, Any] = {
+            "epoch": self.epoch + 1,
+            "loss": float(losses.mean()),
+            "accuracy": float(right) / seen,
+        }
+        if recipe.l1 or recipe.l2:
+            row["penalty"] = penalty(weights, recipe.l1, recipe.l2)
+        if self.validation is not None:
+            row |= self._validate()
+        row |= {
+            "lr": lr,
+            "seconds": round(time.perf_counter() - began, 3),
+            "images_per_second": round(seen / seconds, 1),
+        }
+        self.run.log.append(row)
+        save_checkpoint(
+            self.run.checkpoint_path, self.run.log, self.model, self.optimiser, self.average
+        )
+        self.epoch += 1
+        self.run.save_log()
+        progress.epoch(row)
+        recent = [row.get("collapsed_to") for row in self.run.log[-COLLAPSE_EPOCHS:]]
+        if row.get("collapsed_to") and recent == [row["collapsed_to"]] * COLLAPSE_EPOCHS:
+            progress.say(
+                f"{recipe.title}: for {COLLAPSE_EPOCHS} epochs every validation image was called "
+                f"'{row['collapsed_to']}': the training has collapsed (try a lower lr, l1 or l2)"
+            )
+
+    def _validate(self) -> dict[str, Any]:
+        """Loss and accuracy on the validation images that do not stand in the training part."""
+        assert self.validation is not None
+        with self._averaged():
+            found = self._probabilities(self.recipe.precision)[self.unseen]
+        labels = self.validation.labels[self.unseen]
+        likelihood = found[np.arange(len(labels)), labels].clip(1e-12)
+        loss = float(-np.log(likelihood).mean())
+        if not math.isfinite(loss):
+            raise self._diverged("validation loss", loss, f"after epoch {self.epoch + 1}")
+        return {
+            "validation_loss": loss,
+            "validation_accuracy": float((found.argmax(1) == labels).mean()),
+            "collapsed_to": collapsed(found.argmax(1), self.validation.classes),
+        }
+
+    def _leave_results(self, progress: TrainingProgress) -> None:
+        from safetensors.torch import save
+
+        run, recipe = self.run, self.recipe
+        if self.average:
+            self.average.swap()  # for good: the averaged weights are the model
+        state = {k: v.detach().contiguous().cpu() for k, v in self.model.state_dict().items()}
+        write_bytes(run.weights_path, save(state))
+        if self.validation is not None:
+            split = str(self.validation.split[0])
+            found = self._probabilities("fp32")
+            run.save_predictions(
+                {split: Predictions(self.validation.names, self.validation.labels, found)}
+            )
+        seconds = sum(row["seconds"] for row in run.log)
+        run.info |= {
+            "state": "finished",
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "epochs": self.epoch,
+            "collapsed_to": run.log[-1].get("collapsed_to"),
+            "train_seconds": round(seconds, 1),
+            "training_images_per_second": float(
+                np.median([row["images_per_second"] for row in run.log])
+            ),
+            "peak_memory_gb": peak_memory(str(self.device)),
+        }
+        run.save()
+        run.checkpoint_path.unlink(missing_ok=True)
+        progress.say(f"{recipe.title}: finished in {seconds / 60:.1f} min, {run.path}")
+
+    def _probabilities(self, precision: str) -> np.ndarray:
+        found = probabilities(
+            self.model,
+            self.validation_images,
+            self.normalisation,
+            self.recipe.image_size,
+            precision=precision,
+        )
+        return found.cpu().numpy()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        on = self.recipe.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with its averaged weights, where there are any."""
+        if self.average is None:
+            yield
+            return
+        self.average.swap()
+        try:
+            yield
+        finally:
+            self.average.swap()
+
+    def _check_finite(self, losses: torch.Tensor) -> None:
+        bad = (~losses.isfinite()).nonzero()
+        if len(bad):
+            step = int(bad[0])
+            place = f"in epoch {self.epoch + 1}, step {step + 1} of {self.batches.steps}"
+            raise self._diverged("loss", float(losses[step]), place)
+
+    def _diverged(self, what: str, value: float, place: str) -> RunError:
+        return RunError(
+            f"{self.run.path}: the {what} is {value} {place}; the epochs before are kept. Try a "
+            "lower lr, a warm-up, or clip"
+        )
+
+    def _out_of_patience(self) -> bool:
+        if not self.recipe.patience or not self.run.log:
+            return False
+        losses = [row["validation_loss"] for row in self.run.log]
+        return len(losses) - 1 - losses.index(min(losses)) >= self.recipe.patience

@@ -1,0 +1,68 @@
+"""The parts a training is handed, and what it refuses to be handed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mien.data.faceset import FaceSet
+from mien.data.layout import TEST
+from mien.errors import DataError, RecipeError
+from mien.runs.recipe import Recipe
+
+
+def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
+    """Refuse what cannot, or must not, be trained on or watched.
+
+    Raises
+    ------
+    DataError
+        for a final test split, no images, images without labels, a class without training images,
+        and parts that differ in classes or channels.
+    RecipeError
+        if the recipe needs what the data does not have: votes, or a validation part.
+    """
+    parts = {"train": train} | ({} if validation is None else {"validation": validation})
+    for role, part in parts.items():
+        tests = [split for split in part.splits if split.lower() in TEST]
+        if tests:
+            raise DataError(
+                f"{role}: '{tests[0]}' is a final test split, which training cannot be handed; "
+                "it is opened once, by evaluation"
+            )
+        if not len(part):
+            raise DataError(f"{role}: has no images; give a split that has some")
+        if not part.labelled:
+            raise DataError(
+                f"{role}: {int((part.labels < 0).sum())} images have no label; leave them out"
+            )
+        if part.classes != train.classes:
+            raise DataError(f"{role}: other classes ({part.classes}) than train ({train.classes})")
+        if part.channels != train.channels:
+            raise DataError(
+                f"{role}: {part.channels} channels and train {train.channels}; read both with the "
+                "same number of channels"
+            )
+    missing = [c for c, n in zip(train.classes, train.counts(), strict=True) if n == 0]
+    if missing:
+        raise DataError(f"train: no image of {', '.join(missing)}; leave the class out or add some")
+    if recipe.patience and validation is None:
+        raise RecipeError("patience watches the validation loss; give a validation part, or set 0")
+    if recipe.soft_labels and train.soft is None:
+        raise RecipeError("soft_labels needs the votes of FER+, which these images do not have")
+
+
+def unseen(validation: FaceSet, train: FaceSet) -> np.ndarray:
+    """Which validation images do not stand, pixel for pixel, in the training part: bool ``[N]``.
+
+    Raises
+    ------
+    DataError
+        if all of them do, so that nothing is left to watch.
+    """
+    new = ~validation.stands_in(train)
+    if not new.any():
+        raise DataError(
+            "validation: every image stands in train too, so its accuracy would say nothing; give "
+            "images that are not trained on"
+        )
+    return new

@@ -1,0 +1,135 @@
+"""The command line: what users type, and what they are told when it cannot be done."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mien.cli import app, main
+from mien.data import draw_faces
+from mien.runs.recipe import Recipe
+from mien.training import fit
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def mien(*words: object) -> Done:
+    """Run the command line in this process."""
+    argv, sys.argv = sys.argv, ["mien", *map(str, words)]
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        return Done(int(ended.code or 0), out.getvalue(), err.getvalue())
+    finally:
+        sys.argv = argv
+    raise AssertionError("the command line always ends by exiting")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    faces = draw_faces(70, size=24)
+    recipe = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=1, batch_size=16)
+    runs = tmp_path_factory.mktemp("runs")
+    return fit(recipe, faces["train"], faces["validation"], runs=runs, progress="none").path
+
+
+def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
+    trained: Path, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, image in enumerate(draw_faces(3, size=60).images):
+        cv2.imwrite(str(photos / f"{i}.png"), image)
+    done = mien("predict", photos, "--run", trained, "--out", tmp_path / "p.csv")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "p.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
+    for row in rows:
+        shares = {k: float(v) for k, v in row.items() if k not in ("image", "label")}
+        assert len(shares) == 7
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert max(shares, key=lambda k: shares[k]) == row["label"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "--data", "drawn:70", "--recipe", "plane"], "did you mean 'plain'"),
+        (["train", "--data", "drawn:70", "--set", "optimizer=sgd"], "did you mean 'optimiser'"),
+        (["train", "--data", "drawn:70", "--set", "epochs"], "NAME=VALUE"),
+        (["train", "--data", "nowhere"], "nowhere"),
+        (["study", "--data", "drawn:70", "--scale", "cpus"], "did you mean 'cpu'"),
+        (["data", "info", "nowhere"], "nowhere"),
+        (["report", "nowhere"], "nowhere"),
+        (["predict", "nowhere.jpg", "--run", "nowhere"], "is no run folder"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it_and_no_traceback(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = mien(*words)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_is_none_is_named_or_skipped_when_asked(
+    trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    cv2.imwrite(str(tmp_path / "face.png"), np.full((30, 20), 90, np.uint8))
+    out = tmp_path / "p.csv"
+    refused = mien("predict", tmp_path, "--run", trained, "--out", out)
+    assert refused.returncode == 1
+    assert "text.jpg" in refused.stderr
+    assert not out.exists()
+    skipped = mien("predict", tmp_path, "--run", trained, "--out", out, "--skip-bad")
+    assert skipped.returncode == 0
+    assert len(out.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "study", "report", "train", "recipes", "predict", "data info", "data fetch"]
+)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    from typer.main import get_command
+
+    found = get_command(app)
+    for word in command.split():
+        found = found.commands[word]  # type: ignore[attr-defined]
+    assert "Example:" in (found.help or "")
+
+
+def test_data_info_prints_the_counts_and_writes_figures(tmp_path: Path) -> None:
+    done = mien("data", "info", "drawn:70", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "images" in done.stdout
+    assert {p.name for p in tmp_path.iterdir()} >= {"classes.csv", "audit.csv", "samples.svg"}
+
+
+def test_the_installed_command_ends_with_status_1_and_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mien.cli", "report", "nowhere"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: nowhere")

@@ -1,0 +1,139 @@
+"""The study: what is planned, trained, resumed and left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mien.data import FaceSet, draw_faces
+from mien.runs.recipe import Recipe
+from mien.runs.run import Run
+from mien.study.scales import SIX, Planned, Scale, baseline, recipes, scales
+from mien.study.study import run_study
+
+TINY = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=1, batch_size=16)
+
+
+def tiny_scale(*recipes: Recipe) -> Scale:
+    plan = [Planned("plain", recipe.attention, "default", recipe) for recipe in recipes]
+    return Scale("tiny", "tiny scale", True, None, tuple(plan))
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return draw_faces(105, size=24)
+
+
+def study(faces: FaceSet, scale: Scale, folder: Path, **more: object) -> dict:
+    path = run_study(faces, scale, folder / "out", runs=folder / "runs", jobs=1, **more)  # type: ignore[arg-type]
+    return json.loads(path.read_text())
+
+
+def test_every_scale_plans_the_six_models_of_the_paper_at_equal_epochs() -> None:
+    for scale in scales().values():
+        default = [p for p in scale.plan if p.setting == "default"]
+        assert [(p.recipe.model, p.attention) for p in default] == list(SIX)
+        assert len({p.recipe.epochs for p in default}) == 1
+
+
+def test_only_the_paper_scale_bears_the_published_names() -> None:
+    for name, scale in scales().items():
+        published = [p.recipe.title in ("VGG19", "ResNet50-CBAM") for p in scale.plan]
+        assert any(published) == (name == "paper")
+
+
+def test_the_paper_scale_is_the_printed_protocol() -> None:
+    tuned = {p.recipe.title: p.recipe for p in scales()["paper"].plan if p.setting == "tuned"}
+    best = tuned["ResNet50-CBAM"]
+    assert (best.epochs, best.batch_size, best.lr, best.l2) == (200, 128, 0.01, 0.001)
+    assert (best.optimiser, best.weights, best.image_size) == ("sgd", "imagenet", 224)
+    assert tuned["InceptionV3"].lr == 0.05
+    assert tuned["InceptionV3"].image_size == 299
+
+
+def test_keys_are_unique_within_every_scale() -> None:
+    for scale in scales().values():
+        keys = [p.key for p in (*scale.plan, baseline())]
+        assert len(set(keys)) == len(keys)
+
+
+def test_a_study_trains_measures_and_writes_down_that_the_test_split_was_opened(
+    faces: FaceSet, tmp_path: Path
+) -> None:
+    found = study(faces, tiny_scale(TINY, TINY.but(attention="cbam")), tmp_path)
+    assert found["state"] == "complete"
+    assert found["pairs"] == [
+        {"family": "plain", "without": "plain-w1_8", "with": "plain-cbam-w1_8"}
+    ]
+    for model in found["models"]:
+        run = Run.open(tmp_path / "runs" / model["run"])
+        p = run.predictions("validation")
+        counted = float((p.probabilities.argmax(1) == faces["validation"].labels).mean())
+        assert model["metrics"]["validation"]["all"]["accuracy"] == pytest.approx(counted)
+        assert set(model["metrics"]) == {"validation", "test"}
+        assert model["cost"]["latency_ms"] > 0
+        record = Run.open(tmp_path / "out" / "records" / run.name)
+        assert record.finished
+        assert not record.weights_path.exists()
+    openings = [json.loads(line) for line in (tmp_path / "out/openings.jsonl").open()]
+    assert {(o["split"], o["run"]) for o in openings} == {
+        ("test", model["run"]) for model in found["models"]
+    }
+    with np.load(tmp_path / "out" / "sheets.npz") as sheets:
+        assert sheets["samples"].shape == (7, 8, 24, 24)
+        assert sheets["features_plain-w1_8"].ndim == 3
+
+
+def test_a_study_asked_for_again_trains_nothing(faces: FaceSet, tmp_path: Path) -> None:
+    first = study(faces, tiny_scale(TINY), tmp_path)
+    weights = tmp_path / "runs" / first["models"][0]["run"] / "weights.safetensors"
+    written = weights.stat().st_mtime_ns
+    second = study(faces, tiny_scale(TINY), tmp_path)
+    assert weights.stat().st_mtime_ns == written
+    assert second["models"][0]["metrics"] == first["models"][0]["metrics"]
+    assert len((tmp_path / "out/openings.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_record_counts_as_its_run_done(faces: FaceSet, tmp_path: Path) -> None:
+    first = study(faces, tiny_scale(TINY), tmp_path)
+    second = study(
+        faces, tiny_scale(TINY), tmp_path / "elsewhere", records=tmp_path / "out" / "records"
+    )
+    assert second["models"][0]["metrics"] == first["models"][0]["metrics"]
+    assert not (tmp_path / "elsewhere" / "runs").exists()
+
+
+def test_a_model_that_fails_is_said_to_be_not_run_and_the_others_are_trained(
+    faces: FaceSet, tmp_path: Path
+) -> None:
+    broken = TINY.but(
+        attention="cbam", optimiser="sgd", lr=10, l2=1e3, schedule="constant", epochs=3
+    )
+    found = study(faces, tiny_scale(broken, TINY), tmp_path)
+    assert [model["state"] for model in found["models"]] == ["not run", "finished"]
+    assert "loss is" in found["models"][0]["why"]
+    assert found["state"] == "partial"
+
+
+def test_several_trainings_at_a_time_give_the_results_of_one_after_the_other(
+    faces: FaceSet, tmp_path: Path
+) -> None:
+    scale = tiny_scale(TINY, TINY.but(seed=1, attention="se"))
+    alone = study(faces, scale, tmp_path / "alone")
+    path = run_study(faces, scale, tmp_path / "out", runs=tmp_path / "runs", jobs=2)
+    together = json.loads(path.read_text())
+    for one, other in zip(alone["models"], together["models"], strict=True):
+        assert one["run"] == other["run"]
+        assert (
+            one["metrics"]["validation"]["all"]["n"] == other["metrics"]["validation"]["all"]["n"]
+        )
+        assert other["log"][0]["loss"] == pytest.approx(one["log"][0]["loss"], rel=1e-3)
+
+
+def test_every_named_recipe_survives_toml(tmp_path: Path) -> None:
+    for name, recipe in recipes().items():
+        (tmp_path / f"{name}.toml").write_text(recipe.to_toml())
+        assert Recipe.from_toml(tmp_path / f"{name}.toml") == recipe
