@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mien.data import CLASSES, FaceSet
+from mien.images import Normalisation
+from mien.runs.recipe import Recipe
+from mien.training.batches import Batches, as_tensor, prepared, random_seed, target_probabilities
+
+CPU = torch.device("cpu")
+UNIT = Normalisation((0.0,), (1.0,))
+
+
+def numbered(n: int = 23, size: int = 16) -> FaceSet:
+    """Image i is all of grey value i, so that a batch tells which images are in it."""
+    images = np.repeat(np.arange(n, dtype=np.uint8), size * size).reshape(n, size, size)
+    names = np.array([str(i) for i in range(n)])
+    return FaceSet(images, np.arange(n) % 7, CLASSES, names, np.full(n, "Training"))
+
+
+def epoch(recipe: Recipe, number: int, faces: FaceSet | None = None) -> list:
+    return list(Batches(faces or numbered(), recipe, UNIT, CPU).epoch(number))
+
+
+def members(batches: list) -> list[int]:
+    return [int(v) for batch in batches for v in (batch.images[:, 0, 0, 0] * 255).round()]
+
+
+PLAIN = Recipe(batch_size=5, image_size=16)
+
+
+def test_an_epoch_shows_each_image_at_most_once_with_its_target() -> None:
+    batches = epoch(PLAIN, 0)
+    seen = members(batches)
+    assert len(batches) == 4
+    assert len(seen) == len(set(seen)) == 20
+    labels = torch.cat([batch.targets for batch in batches]).argmax(1)
+    assert labels.tolist() == [i % 7 for i in seen]
+
+
+def test_epochs_differ_and_the_images_left_out_differ() -> None:
+    left_out = [frozenset(range(23)) - set(members(epoch(PLAIN, e))) for e in range(6)]
+    assert all(len(rest) == 3 for rest in left_out)
+    assert len(set(left_out)) > 3
+    assert members(epoch(PLAIN, 0)) != members(epoch(PLAIN, 1))
+    assert members(epoch(PLAIN, 0)) != members(epoch(PLAIN.but(seed=1), 0))
+
+
+def test_an_epoch_depends_on_seed_and_number_alone() -> None:
+    recipe = PLAIN.but(flip=0.5, rotate=20.0, brightness=0.3, erase=0.5, mixup=0.4, cutmix=1.0)
+    in_order = Batches(numbered(), recipe, UNIT, CPU)
+    list(in_order.epoch(0))
+    torch.rand(100)
+    for again, first in zip(in_order.epoch(3), epoch(recipe, 3), strict=True):
+        assert torch.equal(again.images, first.images)
+        assert torch.equal(again.targets, first.targets)
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
+    batches = epoch(PLAIN.but(batch_size=64), 0)
+    assert [len(batch.images) for batch in batches] == [23]
+
+
+def test_batches_are_resized_normalised_and_channels_last() -> None:
+    halves = Normalisation((0.5,), (0.25,))
+    batch = next(Batches(numbered(), PLAIN.but(image_size=24), halves, CPU).epoch(0))
+    assert batch.images.shape == (5, 1, 24, 24)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    grey = batch.images * 0.25 + 0.5
+    assert set((grey[:, 0, 12, 12] * 255).round().int().tolist()) <= set(range(23))
+
+
+def test_mixup_and_cutmix_take_turns_by_the_batch() -> None:
+    faces = numbered(200)
+    both = epoch(PLAIN.but(batch_size=10, mixup=1.0, cutmix=1.0), 0, faces)
+    # A mixed-up image is still of one grey; one with another's box in it is not.
+    flat = [bool((b.images.amax((1, 2, 3)) - b.images.amin((1, 2, 3)) < 1e-6).all()) for b in both]
+    assert 3 < sum(flat) < 17
+    for batch in both:
+        torch.testing.assert_close(batch.targets.sum(1), torch.ones(10))
+        assert ((batch.targets > 0).sum(1) > 1).any()
+    alone = epoch(PLAIN.but(batch_size=10, cutmix=1.0), 0, faces)
+    assert not any((b.images.amax((1, 2, 3)) == b.images.amin((1, 2, 3))).all() for b in alone)
+
+
+def test_weights_of_the_images_have_mean_1_and_follow_their_images() -> None:
+    faces = replace(numbered(), weights=np.arange(23, dtype=np.float32) * 4)
+    for batch in epoch(PLAIN, 0, faces):
+        numbers = (batch.images[:, 0, 0, 0] * 255).round()
+        torch.testing.assert_close(batch.weights, numbers / 11)
+    assert next(Batches(numbered(), PLAIN, UNIT, CPU).epoch(0)).weights is None
+
+
+def test_votes_are_learned_where_asked_for_and_known() -> None:
+    soft = np.full((7, 7), 1 / 7, np.float32)
+    soft[3] = np.nan
+    faces = replace(numbered(7), soft=soft)
+    np.testing.assert_array_equal(target_probabilities(faces, False), np.eye(7))
+    targets = target_probabilities(faces, True)
+    np.testing.assert_array_equal(targets[3], np.eye(7)[3])
+    np.testing.assert_allclose(np.delete(targets, 3, 0), 1 / 7)
+    np.testing.assert_array_equal(target_probabilities(numbered(7), True), np.eye(7))
+
+
+def test_grey_and_colour_images_become_tensors_with_channels_in_front() -> None:
+    grey = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
+    assert torch.equal(as_tensor(grey, "cpu")[:, 0], torch.from_numpy(grey))
+    colour = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    tensor = as_tensor(colour, "cpu")
+    assert tensor.shape == (2, 3, 3, 4)
+    assert int(tensor[1, 2, 0, 3]) == colour[1, 0, 3, 2]
+
+
+def test_prepared_images_are_those_of_a_batch_without_augmentation() -> None:
+    faces = numbered()
+    seen = epoch(PLAIN.but(image_size=32), 0, faces)
+    images = prepared(as_tensor(faces.images, CPU), UNIT, 32)
+    torch.testing.assert_close(torch.cat([b.images for b in seen]), images[members(seen)])
+
+
+@pytest.mark.parametrize("other", [(1, "epoch", 0), (0, "layers", 0), (0, "epoch", 1)])
+def test_a_seed_depends_on_every_part(other: tuple) -> None:
+    assert random_seed(0, "epoch", 0) == random_seed(0, "epoch", 0)
+    assert random_seed(0, "epoch", 0) != random_seed(*other)
+    assert 0 <= random_seed(*other) < 2**63

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mien.data import FaceSet, draw_faces
+from mien.errors import DataError, RunError
+from mien.images import Normalisation
+from mien.runs.recipe import Recipe
+from mien.runs.run import Run
+from mien.training import fit, load_model, predict_probabilities, predict_splits
+from mien.training.predict import predict_files, probabilities
+
+RECIPE = Recipe(
+    model="plain", width=0.125, image_size=32, stride=8, epochs=3, batch_size=32, lr=1e-2,
+    enhance=("clahe",),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def faces() -> FaceSet:
+    return draw_faces(140, size=24)
+
+
+@pytest.fixture(scope="module")
+def trained(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    runs = tmp_path_factory.mktemp("runs")
+    return fit(RECIPE, faces["train"], faces["validation"], runs=runs, progress="none")
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path) -> Run:
+    """A copy of the trained run that a test may damage."""
+    (tmp_path / "run").mkdir()
+    for file in trained.path.glob("[!.]*"):
+        (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    return Run.open(tmp_path / "run")
+
+
+def photo(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_probabilities_are_the_softmax_of_the_model_by_hand(run: Run, faces: FaceSet) -> None:
+    test = faces["test"]
+    model = load_model(run)
+    assert not model.training
+    # CLAHE, enlarging and normalising, each without the package.
+    clahe = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(4, 4))
+    train = np.stack([clahe.apply(image) for image in faces["train"].images]) / 255
+    pixels = torch.from_numpy(np.stack([clahe.apply(image) for image in test.images])).float() / 255
+    pixels = torch.nn.functional.interpolate(pixels[:, None], (32, 32), mode="bilinear")
+    with torch.no_grad():
+        logits = model((pixels - train.mean()) / train.std()).numpy()
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = predict_probabilities(run, test)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, shares, atol=1e-4)
+
+
+def test_a_model_loaded_again_gives_what_training_kept(run: Run, faces: FaceSet) -> None:
+    again = predict_probabilities(run, faces["validation"])
+    kept = run.predictions("validation").probabilities
+    np.testing.assert_allclose(again, kept, atol=1e-6)
+    assert len(np.unique(again.argmax(1))) > 1
+
+
+def test_splits_are_predicted_once(run: Run, faces: FaceSet) -> None:
+    unlabelled = replace(faces, labels=np.where(faces.split == "test", -1, faces.labels))
+    predict_splits(run, unlabelled, ["test", "validation"])
+    found = Run.open(run.path).predictions("test")
+    assert found.names.tolist() == faces["test"].names.tolist()
+    assert (found.labels == -1).all()
+    np.testing.assert_allclose(found.probabilities, predict_probabilities(run, faces["test"]))
+    run.weights_path.unlink()
+    predict_splits(run, unlabelled, ["test", "validation"])  # nothing to do, so no model either
+    with pytest.raises(RunError, match="has no weights"):
+        predict_splits(run, unlabelled, ["train"])
+
+
+def test_predicting_leaves_the_mode_of_the_model_and_does_not_depend_on_batches(
+    run: Run, faces: FaceSet
+) -> None:
+    model = load_model(run)
+    images = torch.from_numpy(faces["test"].images)[:, None]
+    norm = Normalisation.from_dict(run.info["normalisation"])
+    whole = probabilities(model, images, norm, 32)
+    model.train()
+    parts = probabilities(model, images, norm, 32, batch_size=4)
+    assert model.training
+    torch.testing.assert_close(parts, whole)
+    half = probabilities(model, images, norm, 32, precision="bf16")
+    assert half.dtype == torch.float32
+    assert 0 < float((half - whole).abs().max()) < 0.1
+
+
+def test_faces_with_other_channels_are_refused(run: Run, faces: FaceSet) -> None:
+    colour = replace(faces, images=np.repeat(faces.images[..., None], 3, 3))
+    with pytest.raises(DataError, match="has 3 channels and the run .* was trained on 1; read"):
+        predict_probabilities(run, colour)
+
+
+def test_a_run_without_weights_says_why(run: Run, tmp_path: Path) -> None:
+    record = Run.open(run.write_record(tmp_path / "records"))
+    with pytest.raises(RunError, match="a record keeps no weights"):
+        load_model(record)
+    run.weights_path.unlink()
+    run.info["state"] = "training"
+    with pytest.raises(RunError, match="it is not finished"):
+        load_model(run)
+
+
+def test_damaged_weights_are_refused_by_name(run: Run, faces: FaceSet, tmp_path: Path) -> None:
+    whole = run.weights_path.read_bytes()
+    other = fit(
+        RECIPE.but(width=0.25, epochs=1), faces["train"], runs=tmp_path / "o", progress="none"
+    )
+    for damaged in (whole[: len(whole) // 2], b"", bytes(100), other.weights_path.read_bytes()):
+        run.weights_path.write_bytes(damaged)
+        with pytest.raises(RunError, match=r"weights\.safetensors: is damaged or of another"):
+            load_model(run)
+
+
+def test_a_device_that_is_not_there_is_refused(run: Run) -> None:
+    with pytest.raises(RunError, match="device 'gpu' cannot be used here"):
+        load_model(run, "gpu")
+
+
+# Files
+
+
+def test_pictures_of_a_folder_become_lines_of_a_table(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    test = faces["test"]
+    for name, image in zip(test.names, test.images, strict=True):
+        photo(tmp_path / "photos" / "deep" / f"{name}.png", image)
+    (tmp_path / "photos" / "notes.txt").write_text("no picture")
+    out = tmp_path / "new" / "predictions.csv"
+    assert predict_files(run, [tmp_path / "photos"], out) == len(test)
+    table = rows(out)
+    assert list(table[0]) == ["image", "label", *run.classes]
+    assert [row["image"] for row in table] == [f"{name}.png" for name in test.names]
+    found = np.array([[float(row[c]) for c in run.classes] for row in table])
+    np.testing.assert_allclose(found, predict_probabilities(run, test), atol=1e-6)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert [row["label"] for row in table] == [run.classes[i] for i in found.argmax(1)]
+
+
+def test_photos_of_any_size_and_in_colour_are_read_by_a_grey_model(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    face = faces["test"].images[0]
+    large = cv2.resize(face, (96, 96), interpolation=cv2.INTER_NEAREST)  # halved twice, it is face
+    framed = np.zeros((96, 60, 3), np.uint8)
+    framed[:, :] = large[:, 18:78, None]
+    photo(tmp_path / "1.png", large)
+    photo(tmp_path / "2.png", np.repeat(large[..., None], 3, 2))
+    photo(tmp_path / "3.png", framed)
+    out = tmp_path / "out.csv"
+    assert predict_files(run, [tmp_path / f"{i}.png" for i in (1, 2, 3)], out) == 3
+    grey, colour, narrow = [[float(row[c]) for c in run.classes] for row in rows(out)]
+    wanted = predict_probabilities(run, faces["test"][:1])[0]
+    np.testing.assert_allclose(grey, wanted, atol=1e-5)
+    np.testing.assert_allclose(colour, wanted, atol=1e-5)
+    assert sum(narrow) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_grey_photo_is_read_by_a_colour_model(faces: FaceSet, tmp_path: Path) -> None:
+    colour = replace(faces, images=np.repeat(faces.images[..., None], 3, 3))
+    run = fit(RECIPE.but(epochs=1), colour["train"], runs=tmp_path / "runs", progress="none")
+    photo(tmp_path / "grey.png", faces.images[0])
+    photo(tmp_path / "colour.png", colour.images[0])
+    predict_files(run, [tmp_path / "grey.png", tmp_path / "colour.png"], tmp_path / "out.csv")
+    first, second = rows(tmp_path / "out.csv")
+    assert [first[c] for c in run.classes] == [second[c] for c in run.classes]
+
+
+def test_pictures_that_share_a_name_go_by_their_paths(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    a = photo(tmp_path / "a" / "1.png", faces.images[0])
+    b = photo(tmp_path / "b" / "1.png", faces.images[1])
+    photo(tmp_path / "b" / "2.png", faces.images[2])
+    out = tmp_path / "out.csv"
+    assert predict_files(run, [a, tmp_path / "b", b], out) == 3  # b is in its folder, once
+    assert [row["image"] for row in rows(out)] == [str(a), str(b), "2.png"]
+
+
+def test_a_bad_file_is_refused_by_name_or_left_out_and_counted(
+    run: Run, faces: FaceSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "out.csv"
+    photo(folder / "good.png", faces.images[0])
+    (folder / "text.jpg").write_text("no picture at all")
+    whole = photo(folder / "cut.png", faces.images[1]).read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    photo(folder / "tiny.png", np.zeros((1, 1), np.uint8))
+    out.write_text("before")
+    with pytest.raises(DataError, match=r"cut\.png: the image is truncated"):
+        predict_files(run, [folder], out)
+    assert out.read_text() == "before"
+    assert predict_files(run, [folder], out, skip_bad=True) == 1
+    assert "left out 3 unreadable files" in capsys.readouterr().err
+    assert [row["image"] for row in rows(out)] == ["good.png"]
+    (folder / "good.png").unlink()
+    with pytest.raises(DataError, match="none of 3 files can be read"):
+        predict_files(run, [folder], out, skip_bad=True)
+
+
+def test_nothing_to_predict_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no picture found"):
+        predict_files(run, [tmp_path / "empty"], tmp_path / "out.csv")
+    with pytest.raises(DataError, match=r"missing\.jpg: there is no such file"):
+        predict_files(run, [tmp_path / "missing.jpg"], tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
