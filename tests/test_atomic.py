@@ -104,7 +104,7 @@ def test_an_interruption_while_writing_leaves_the_old_file(
 
 def test_a_folder_that_is_a_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="file/a.txt: cannot be written"):
+    with pytest.raises(RunError, match=r"file/a\.txt: cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "a")
 
 

@@ -48,6 +48,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _keyboard() -> Iterator[None]:
+    """Ctrl-C works as in a terminal, also where the tests themselves run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @cache
 def faces() -> FaceSet:
     return draw_faces(140, size=24)
@@ -109,7 +117,7 @@ def test_a_training_learns_and_leaves_a_whole_run(tmp_path: Path) -> None:
     found = run.predictions("validation")
     assert found.names.tolist() == valid().names.tolist()
     metrics = evaluate(found.probabilities, found.labels, run.classes)
-    assert metrics.accuracy > 0.5  # chance is 1/7
+    assert metrics.accuracy > 2 / 7  # twice what chance would give
     assert metrics.accuracy == pytest.approx(log[-1]["validation_accuracy"])
     assert metrics.log_loss == pytest.approx(log[-1]["validation_loss"], rel=1e-4)
     assert run.info["data"]["train"]["images"] == 98
@@ -229,7 +237,7 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_ends_with_the_same_bits(
     recipe = ALL_ON.but(optimiser=optimiser, weight_decay=0.0)
     whole = trained(recipe, tmp_path / "whole")
     stop_at(monkeypatch, 7, interrupt)  # the second of the three steps of epoch 3
-    with pytest.raises(KeyboardInterrupt, match="stopped after 2 of 3 epochs, .* goes on from"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after 2 of 3 epochs, .* goes on from"):
         trained(recipe, tmp_path)
     monkeypatch.undo()
     half = Run.open(tmp_path / whole.name)
@@ -248,7 +256,7 @@ def test_ctrl_c_between_the_epochs_loses_nothing(
 ) -> None:
     whole = trained(ALL_ON, tmp_path / "whole")
     monkeypatch.setattr(Training, place, lambda *_: interrupt())
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after [03] of 3 epochs"):
         trained(ALL_ON, tmp_path)
     monkeypatch.undo()
     assert weights(trained(ALL_ON, tmp_path)) == weights(whole)
@@ -319,6 +327,12 @@ def test_a_run_that_is_being_trained_is_refused(half: Path) -> None:
     with locked(half), pytest.raises(RunError, match="another process is training this run"):
         trained(TINY, half.parent)
     assert trained(TINY, half.parent).finished
+
+
+def test_what_a_killed_process_left_half_written_is_removed(half: Path) -> None:
+    (half / ".checkpoint.pt.a1b2c3.tmp").write_bytes(bytes(1000))
+    trained(TINY, half.parent)
+    assert not list(half.glob("*.tmp"))
 
 
 # What goes wrong in training
@@ -496,7 +510,7 @@ def test_clipping_bounds_what_a_step_can_change(tmp_path: Path) -> None:
     torch.manual_seed(random_seed(0, "weights"))
     start = dict(build_model(recipe, 7, 1).named_parameters())
     end = load_file(run.weights_path)
-    moved = torch.cat([(end[name] - p).flatten() for name, p in start.items()]).norm()
+    moved = torch.cat([(end[name] - p.detach()).flatten() for name, p in start.items()]).norm()
     assert 0 < float(moved) <= 3 * 1e-3 * 1.001  # three steps
 
 

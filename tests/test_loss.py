@@ -72,9 +72,7 @@ def test_half_precision_logits_are_taken_to_single_precision(votes: torch.Tensor
     assert float(loss) == pytest.approx(math.log(7))
 
 
-def test_an_auxiliary_classifier_adds_its_share(
-    logits: torch.Tensor, votes: torch.Tensor
-) -> None:
+def test_an_auxiliary_classifier_adds_its_share(logits: torch.Tensor, votes: torch.Tensor) -> None:
     second = logits.flip(0)
     loss, kept = model_loss((logits, second), votes, 0.4, label_smoothing=0.1)
     main = F.cross_entropy(logits, votes, label_smoothing=0.1)

@@ -98,9 +98,7 @@ def test_an_optimiser_follows_its_published_rule(recipe: Recipe, rule: Step) -> 
         for p, g in zip(model.parameters(), gradients, strict=True):
             p.grad = torch.from_numpy(g).float()
         optimiser.step()
-        weights = [
-            rule(w, g, s, t) for w, g, s in zip(weights, gradients, states, strict=True)
-        ]
+        weights = [rule(w, g, s, t) for w, g, s in zip(weights, gradients, states, strict=True)]
     for p, w in zip(model.parameters(), weights, strict=True):
         np.testing.assert_allclose(p.detach().numpy(), w, rtol=1e-4, atol=1e-5)
 

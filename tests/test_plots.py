@@ -380,3 +380,10 @@ else:
     raise SystemExit("no error")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_wide_interval_is_drawn_whole() -> None:
+    ax = plots.accuracy_bars(
+        None, [{"name": "few images", "accuracy": 0.2, "interval": (0.05, 0.6)}]
+    )
+    assert ax.get_xlim()[1] > 0.6

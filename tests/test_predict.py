@@ -119,7 +119,7 @@ def test_predicting_leaves_the_mode_of_the_model_and_does_not_depend_on_batches(
 
 def test_faces_with_other_channels_are_refused(run: Run, faces: FaceSet) -> None:
     colour = replace(faces, images=np.repeat(faces.images[..., None], 3, 3))
-    with pytest.raises(DataError, match="has 3 channels and the run .* was trained on 1; read"):
+    with pytest.raises(DataError, match=r"has 3 channels and the run .* was trained on 1; read"):
         predict_probabilities(run, colour)
 
 

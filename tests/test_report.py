@@ -420,6 +420,8 @@ def test_an_opened_test_split_is_headed_test_and_comes_first_in_the_comparisons(
         f"PrivateTest, test: {100 * chosen['PrivateTest']['all']['accuracy']:.1f}\u00a0%" in page
     )
     assert "final test split" not in page
+    assert "PrivateTest was opened once, after all training" in page
+    assert "opened once" not in page_of(results | {"protocol": "paper"})
 
 
 def test_two_settings_of_a_model_are_two_rows_with_two_names(tmp_path):

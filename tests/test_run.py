@@ -104,7 +104,7 @@ def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_run_is_refused_by_name(tmp_path: Path, file: str, content: bytes) -> None:
     run = finished_run(tmp_path / "run")
     (run.path / file).write_bytes(content)
-    with pytest.raises(RunError, match="run: is damaged .*; remove the folder and train again"):
+    with pytest.raises(RunError, match=r"run: is damaged .*; remove the folder and train again"):
         Run.open(run.path)
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_run_is_refused_by_name(tmp_path: Path, file: str, content: by
 def test_a_run_of_another_version_is_refused(tmp_path: Path, content: str) -> None:
     run = finished_run(tmp_path / "run")
     (run.path / "run.json").write_text(content)
-    with pytest.raises(RunError, match="run: was written in format .*, this Mien reads 1"):
+    with pytest.raises(RunError, match=r"run: was written in format .*, this Mien reads 1"):
         Run.open(run.path)
 
 
@@ -143,7 +143,9 @@ def test_a_record_is_small_and_counts_as_the_run_but_for_its_weights(tmp_path: P
     run = finished_run(tmp_path / "runs" / "name", recipe)
     # As large as FER-2013's: both official test splits and the paper's longest training.
     run.save_predictions({s: predictions(3589, i) for i, s in enumerate(("PublicTest", "Private"))})
-    run.log = [{"epoch": e, "loss": 1 / 3, "lr": 1e-3 / e, "seconds": 12.345} for e in range(1, 201)]
+    run.log = [
+        {"epoch": e, "loss": 1 / 3, "lr": 1e-3 / e, "seconds": 12.345} for e in range(1, 201)
+    ]
     run.save_log()
     record = run.write_record(tmp_path / "records")
     assert record == tmp_path / "records" / "name"

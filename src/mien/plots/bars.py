@@ -92,7 +92,8 @@ def accuracy_bars(ax: Axes | None, rows: Sequence[Mapping[str, Any]]) -> Axes:
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     # Room for the numbers: they are part of the picture, not of the scale.
-    ax.set_xlim(0, 1.35 * max((row["accuracy"] for row in rows), default=1))
+    ends = [max((row["accuracy"], *(row.get("interval") or ()))) for row in rows]
+    ax.set_xlim(0, 1.35 * max(ends, default=1))
     ax.set_xticks(np.linspace(0, 1, 6)[np.linspace(0, 1, 6) <= ax.get_xlim()[1]])
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     ax.set_xlabel("accuracy")

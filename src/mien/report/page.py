@@ -183,6 +183,8 @@ def _test(results: Results) -> str:
     test = data["roles"]["test"]
     unlabelled = {split: n for split, n in data["unlabelled"].items() if n}
     if test in evaluated_splits(results) and test is not None:
+        if results["protocol"] != "clean":
+            return f"By the paper's protocol, settings may have been chosen on {test} itself."
         return f"{test} was opened once, after all training, and nothing was chosen on it."
     if unlabelled:
         names = listed(f"{split} ({n:,} images)" for split, n in unlabelled.items())

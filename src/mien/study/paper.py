@@ -219,9 +219,10 @@ TABLE_I = (
     *_printed("Xu & Zhao", 2020, {"AlexNet": 0.6429, "OneNet": 0.5429}),
     *_printed("Putro et al.", 2020, {"VGG13": 0.7303, "ResNet": 0.724}),
     *_printed("Lu et al.", 2023, {"VGG": 0.727, "Inception": 0.716, "ResNet": 0.724}),
-    # its row stands between these two groups of authors, without a name of its own
+    # 75.2 is printed once, between these two groups; it is a result of the second, cited by the first
     *_printed("Lu et al.", 2023, {"Ensemble CNN": 0.752}),
     *_printed("Pramerdorfer & Kampel", 2016, {"Inception": 0.716, "ResNet": 0.724}),
+    *_printed("Pramerdorfer & Kampel", 2016, {"Ensemble CNN": 0.752}),
     *_printed("Sahoo et al.", 2023, {"6-layer CNN": 0.6667, "10-layer CNN": 0.6834}),
     *_printed("Lee et al.", 2022, {"VGG-16": 0.6368, "Fine-tuned VGG16": 0.6665}),
     *_printed("Lee et al.", 2022, {"InceptionResNetV2": 0.6771}),

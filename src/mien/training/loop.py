@@ -126,12 +126,12 @@ class Training:
             with progress:
                 while self.epoch < recipe.epochs and not self._out_of_patience():
                     self._train_epoch(progress)
+            self._leave_results(progress)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped after {self.epoch} of {recipe.epochs} epochs, which are kept in "
                 f"{run.path}: the same command goes on from there"
             ) from None
-        self._leave_results(progress)
         return run
 
     def _train_epoch(self, progress: TrainingProgress) -> None:
