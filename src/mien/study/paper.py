@@ -219,7 +219,7 @@ TABLE_I = (
     *_printed("Xu & Zhao", 2020, {"AlexNet": 0.6429, "OneNet": 0.5429}),
     *_printed("Putro et al.", 2020, {"VGG13": 0.7303, "ResNet": 0.724}),
     *_printed("Lu et al.", 2023, {"VGG": 0.727, "Inception": 0.716, "ResNet": 0.724}),
-    # 75.2 is printed once, between these two groups; it is a result of the second, cited by the first
+    # printed once, between these two groups: a result of the second that the first cites
     *_printed("Lu et al.", 2023, {"Ensemble CNN": 0.752}),
     *_printed("Pramerdorfer & Kampel", 2016, {"Inception": 0.716, "ResNet": 0.724}),
     *_printed("Pramerdorfer & Kampel", 2016, {"Ensemble CNN": 0.752}),

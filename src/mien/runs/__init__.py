@@ -1,0 +1,1 @@
+"""A run on disk: recipe, store, atomic files, weight averaging, progress."""

@@ -1,0 +1,80 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mien.errors import RunError
+
+LEFTOVER = ".tmp"
+"""How the name of a file ends that is not yet written whole."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` only when all has been written.
+
+    The bytes go to a temporary file in the same folder, are flushed to the disk, and are then
+    renamed; whoever reads `path` at any moment finds the old file or the new one, whole.
+
+    Raises
+    ------
+    RunError
+        if the disk is full or the folder cannot be written; nothing is left behind.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(LEFTOVER, f".{path.name}.", path.parent)
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's files are for their owner alone
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}). Nothing was left "
+            "half-written; make room or choose another folder, then run the same command again"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text to `path`, whole or not at all."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON to `path`, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def save_with(path: Path, save: Callable[[BinaryIO], object]) -> None:
+    """Let `save` (such as ``numpy.savez`` or ``torch.save``) fill the file that becomes `path`."""
+    with replacing(path) as file:
+        try:
+            save(file)
+        except RuntimeError as error:  # torch reports a full disk as one of its own errors
+            raise RunError(f"{path}: cannot be written ({error})") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written; no other may be writing to `folder`."""
+    for file in folder.glob(f".*{LEFTOVER}"):
+        file.unlink(missing_ok=True)

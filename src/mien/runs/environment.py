@@ -1,0 +1,101 @@
+"""What a run is made on: device, hardware, versions, and the memory it takes."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mien.errors import RunError
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("mien", "torch", "torchvision", "timm", "numpy", "opencv-python-headless")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device called `name`; without a name an accelerator where there is one.
+
+    Raises
+    ------
+    RunError
+        if there is no such device.
+    """
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise RunError(
+            f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); use 'cpu', or "
+            "give none"
+        ) from error
+    return device
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, threads of torch, memory in GiB and, where one is used, the accelerator."""
+    import torch
+
+    return {
+        "cpu": _processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "accelerator": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def reset_peak_memory(device: str = "cpu") -> None:
+    """Let the next `peak_memory` count from now on, where the system allows it (Linux)."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory(device: str = "cpu") -> float | None:
+    """Largest memory of this process (of the device, on an accelerator) in GiB, or None."""
+    if device.startswith("cuda"):
+        import torch
+
+        return round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return round(int(status.split("VmHWM:")[1].split()[0]) / 2**20, 3)
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,227 @@
+"""A run: the folder of one training, named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.data.faceset import FaceSet
+from mien.errors import RecipeError, RunError
+from mien.runs.atomic import save_with, write_bytes, write_json, write_text
+from mien.runs.recipe import Recipe
+
+FORMAT = 1
+"""Version of the folder's layout; a run of another version is refused, not guessed at."""
+
+TRAINING_CODE = 1
+"""Version of what training computes. Raise it when the same recipe would give other weights."""
+
+RECORD_FILES = ("recipe.toml", "log.jsonl", "predictions.npz", "run.json")
+"""What a record of a finished run keeps, everything but the weights; ``run.json`` makes it one."""
+
+UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What a damaged ``predictions.npz`` raises."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities a run gave to the images of one split.
+
+    `names` str ``[n]``, `labels` int64 ``[n]`` (-1 unknown), `probabilities` float32 ``[n, C]``.
+    """
+
+    names: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
+    """The name of the run of `recipe` on these images: equal work has equal names.
+
+    The hash covers the settings that differ from their defaults (so that a setting added later does
+    not rename older runs), the fingerprints of both parts and the version of the training code;
+    nothing of where or when the run was made.
+    """
+    default = Recipe().to_dict()
+    content = json.dumps(
+        [
+            TRAINING_CODE,
+            {k: v for k, v in recipe.to_dict().items() if v != default[k]},
+            train.fingerprint,
+            validation.fingerprint if validation is not None else None,
+        ]
+    )
+    return f"{recipe.key}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+@dataclass
+class Run:
+    """The folder of one training.
+
+    ``recipe.toml`` what was asked, ``run.json`` what is known of it, ``log.jsonl`` a line an epoch,
+    ``weights.safetensors``, ``predictions.npz``, and ``checkpoint.pt`` while it is unfinished.
+    """
+
+    path: Path
+    recipe: Recipe
+    info: dict[str, Any] = field(default_factory=dict)
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        return self.info.get("state") == "finished"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.info["classes"])
+
+    @property
+    def weights_path(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, info: Mapping[str, Any]) -> Run:
+        """Begin a run in the folder `path`."""
+        run = cls(path, recipe, {"format": FORMAT, "training_code": TRAINING_CODE, **info})
+        write_text(path / "recipe.toml", recipe.to_toml())
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """Open a run folder or a record of one.
+
+        Raises
+        ------
+        RunError
+            if it is no run, was written by another version, or is damaged.
+        """
+        path = Path(path)
+        try:
+            info = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            log_path = path / "log.jsonl"
+            lines = log_path.read_text(encoding="utf-8").splitlines() if log_path.exists() else []
+            log = [json.loads(line) for line in lines]
+        except (FileNotFoundError, NotADirectoryError):
+            raise RunError(f"{path}: is no run folder (it has no run.json)") from None
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{path}: is damaged ({error}); remove the folder and train again"
+            ) from error
+        if not isinstance(info, dict) or info.get("format") != FORMAT:
+            version = info.get("format") if isinstance(info, dict) else None
+            raise RunError(
+                f"{path}: was written in format {version}, this Mien reads {FORMAT}; "
+                "use the version that wrote it, or train again"
+            )
+        try:
+            return cls(path, Recipe.from_toml(path / "recipe.toml"), info, log)
+        except RecipeError as error:
+            raise RunError(f"{error}; the run cannot be read by this version") from error
+
+    def save(self) -> None:
+        """Write ``run.json``."""
+        write_json(self.path / "run.json", self.info)
+
+    def save_log(self) -> None:
+        """Write ``log.jsonl``, a line an epoch."""
+        lines = (json.dumps(row) + "\n" for row in self.log)
+        write_text(self.path / "log.jsonl", "".join(lines))
+
+    def save_predictions(self, predictions: Mapping[str, Predictions]) -> None:
+        """Write ``predictions.npz`` with the given splits beside those it already holds."""
+        merged = {**{s: self.predictions(s) for s in self.predicted}, **predictions}
+        arrays: dict[str, Any] = {}
+        for split, p in merged.items():
+            arrays[f"{split}/names"] = np.char.encode(p.names, "utf-8")
+            arrays[f"{split}/labels"] = p.labels.astype(np.int16)
+            arrays[f"{split}/probabilities"] = p.probabilities.astype(np.float32)
+        save_with(self.path / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))
+
+    @property
+    def predicted(self) -> tuple[str, ...]:
+        """Names of the splits whose predictions are kept."""
+        if not (self.path / "predictions.npz").exists():
+            return ()
+        with self._predictions_file() as arrays:
+            return tuple(k[: -len("/names")] for k in arrays.files if k.endswith("/names"))
+
+    def predictions(self, split: str) -> Predictions:
+        """The kept predictions for `split`.
+
+        Raises
+        ------
+        RunError
+            if there are none, or the file is damaged.
+        """
+        if split not in self.predicted:
+            raise RunError(
+                f"{self.path}: holds no predictions for '{split}'"
+                f" (it has {', '.join(self.predicted) or 'none'})"
+            )
+        try:
+            with self._predictions_file() as arrays:
+                return Predictions(
+                    np.char.decode(arrays[f"{split}/names"], "utf-8"),
+                    arrays[f"{split}/labels"].astype(np.int64),
+                    arrays[f"{split}/probabilities"].astype(np.float32),
+                )
+        except UNREADABLE as error:
+            raise self._damaged("predictions.npz", error) from error
+
+    def _predictions_file(self) -> Any:
+        try:
+            return np.load(self.path / "predictions.npz", allow_pickle=False)
+        except UNREADABLE as error:
+            raise self._damaged("predictions.npz", error) from error
+
+    def _damaged(self, file: str, error: Exception) -> RunError:
+        return RunError(
+            f"{self.path / file}: is damaged ({error}); remove the run folder and train again"
+        )
+
+    def write_record(self, folder: Path) -> Path:
+        """Leave a small record of a finished run under `folder`: all but the weights."""
+        if not self.finished:
+            raise RunError(f"{self.path}: is not finished, so it leaves no record")
+        target = folder / self.name
+        for file in RECORD_FILES:
+            if (self.path / file).exists():  # without a validation part there are no predictions
+                write_bytes(target / file, (self.path / file).read_bytes())
+        return target
+
+
+def find_finished(name: str, recipe: Recipe, *folders: Path) -> Run | None:
+    """The finished run or record called `name` in the first folder that has it.
+
+    Raises
+    ------
+    RunError
+        if it was made with another recipe than its name promises.
+    """
+    for folder in folders:
+        if (folder / name / "run.json").exists():
+            run = Run.open(folder / name)
+            if run.recipe != recipe:
+                raise RunError(
+                    f"{run.path}: its recipe is not the one its name stands for; remove the folder"
+                )
+            if run.finished:
+                return run
+    return None
