@@ -5,7 +5,7 @@ fresh network, how the trainings begin, and where they end. What is trained is k
 ``--runs``, so the same command goes on where it was stopped. The published figure comes from
 
     python bench/gates.py --data .data/fer2013 --images 400 --epochs 5 --seeds 3 \\
-        --out docs/results/gates.md
+        --threads 2 --out docs/results/gates.md
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ kept under ``--runs``, so the same command goes on where it was stopped. The pub
 from
 
     python bench/strides.py --data .data/fer2013 --images 400 --epochs 8 --seeds 2 \\
-        --out docs/results/strides.md
+        --threads 2 --out docs/results/strides.md
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ loaders      the batches of both ways without a model
 
 The published figures come from
 
-    python bench/training.py --data .data/fer2013 --width 0.25 --out docs/results/training-w4.md
-    python bench/training.py --data .data/fer2013 --width 1 --images 128 --parts rates attention
-    python bench/training.py --data .data/fer2013 --width 1 --parts memory
+    python bench/training.py --data .data/fer2013 --threads 2 --images 512 --rounds 5 \\
+        --parts rates attention --out docs/results/training-quarter-width.md
+    python bench/training.py --data .data/fer2013 --threads 2 --images 128 --rounds 3 \\
+        --width 1 --out docs/results/training-full-width.md
 """
 
 from __future__ import annotations

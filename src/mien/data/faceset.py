@@ -128,10 +128,7 @@ class FaceSet:
 def image_hashes(images: np.ndarray) -> np.ndarray:
     """A 16-byte digest of each image's pixels, ``[N]`` of dtype S32 (hex)."""
     return np.array(
-        [
-            hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
-            for image in images
-        ],
+        [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images],
         dtype="S32",
     )
 

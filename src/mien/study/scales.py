@@ -25,6 +25,12 @@ QUARTER = Recipe(width=0.25, stride=16, image_size=48, batch_size=64, lr=2e-3, e
     **LIGHT
 )
 
+FEW_STEPS = QUARTER.but(
+    batch_size=16, lr=3e-3, dropout=0.0, gates="identity", rotate=0.0, zoom=0.0, brightness=0.0,
+    contrast=0.0,
+)  # fmt: skip
+"""For some 300 steps: many small ones, and nothing that slows the start, such as gates at 0.5."""
+
 PLAIN = Recipe(model="plain", epochs=26, lr=2e-3, weight_decay=0.01, ema=0.998).but(
     **LIGHT | {"shift": 0.1, "rotate": 15.0, "erase": 0.3}
 )
@@ -100,23 +106,24 @@ def _six(recipe: Recipe, setting: str = "default") -> tuple[Planned, ...]:
 def scales() -> dict[str, Scale]:
     """Every scale by name."""
     quarter = "quarter-width versions (w1/4) at stride 16 and 48 pixels, from scratch"
-    demo, smoke, cpu = 4, 2, 5
+    demo, smoke, cpu = 4, 3, 5
+    start = "CBAM's gates begin near identity"
     return {
         scale.name: scale
         for scale in (
             Scale(
                 "demo",
-                f"demo scale: {quarter}, {demo} epochs on drawn faces",
+                f"demo scale: {quarter}, {demo} epochs on drawn faces; {start}",
                 True,
                 None,
-                _six(QUARTER.but(epochs=demo, batch_size=32)),
+                _six(FEW_STEPS.but(epochs=demo)),
             ),
             Scale(
                 "smoke",
-                f"smoke scale: {quarter}, {smoke} epochs on at most 150 images a class",
+                f"smoke scale: {quarter}, {smoke} epochs on at most 150 images a class; {start}",
                 True,
                 150,
-                _six(QUARTER.but(epochs=smoke, batch_size=32)),
+                _six(FEW_STEPS.but(epochs=smoke)),
             ),
             Scale(
                 "cpu",
