@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -61,9 +62,9 @@ def test_training_shows_rates_attention_and_memory(bench: ModuleType, tmp_path: 
     assert out.read_text() == text
     for known in (
         "python bench/training.py",
-        torch.__version__,
+        f"torch {version('torch')}",
         "load average",
-        "Batch 14, 32 pix",
+        "Batch 14, 32 pixels",
     ):
         assert known in text
     (rates,) = rows_of(text, "Training images per second")

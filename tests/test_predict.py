@@ -138,7 +138,9 @@ def test_damaged_weights_are_refused_by_name(run: Run, faces: FaceSet, tmp_path:
     other = fit(
         RECIPE.but(width=0.25, epochs=1), faces["train"], runs=tmp_path / "o", progress="none"
     )
-    for damaged in (whole[: len(whole) // 2], b"", bytes(100), other.weights_path.read_bytes()):
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+    others = other.weights_path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", bytes(100), others, flipped):
         run.weights_path.write_bytes(damaged)
         with pytest.raises(RunError, match=r"weights\.safetensors: is damaged or of another"):
             load_model(run)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mien.data import CLASSES, FaceSet
-from mien.errors import RunError
+from mien.errors import RecipeError, RunError
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, find_finished, run_name
@@ -206,3 +206,14 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file/run: cannot be written"):
         locked(tmp_path / "file" / "run").__enter__()
+
+
+def test_a_file_of_initial_weights_counts_by_its_content_not_its_path(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    one.write_bytes(b"weights")
+    same.write_bytes(b"weights")
+    other.write_bytes(b"others")
+    names = [run_name(Recipe(weights=str(path)), faces(), None) for path in (one, same, other)]
+    assert names[0] == names[1] != names[2]
+    with pytest.raises(RecipeError, match="nowhere cannot be read"):
+        run_name(Recipe(weights=str(tmp_path / "nowhere")), faces(), None)

@@ -48,18 +48,38 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
 
     The hash covers the settings that differ from their defaults (so that a setting added later does
     not rename older runs), the fingerprints of both parts and the version of the training code;
-    nothing of where or when the run was made.
+    nothing of where or when the run was made. A file of initial weights counts by its content.
+
+    Raises
+    ------
+    RecipeError
+        if a file of initial weights cannot be read.
     """
     default = Recipe().to_dict()
+    settings = {k: v for k, v in recipe.to_dict().items() if v != default[k]}
+    if recipe.weights not in ("none", "imagenet"):
+        try:
+            settings["weights"] = digest_of(Path(recipe.weights))
+        except OSError as error:
+            raise RecipeError(
+                f"weights: {recipe.weights} cannot be read ({error.strerror}); give 'none', "
+                "'imagenet' or a safetensors file"
+            ) from error
     content = json.dumps(
         [
             TRAINING_CODE,
-            {k: v for k, v in recipe.to_dict().items() if v != default[k]},
+            settings,
             train.fingerprint,
             validation.fingerprint if validation is not None else None,
         ]
     )
     return f"{recipe.key}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass

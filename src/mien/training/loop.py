@@ -26,7 +26,7 @@ from mien.runs.averaging import WeightAverage
 from mien.runs.environment import hardware, peak_memory, reset_peak_memory, versions
 from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
-from mien.runs.run import Predictions, Run
+from mien.runs.run import Predictions, Run, digest_of
 from mien.training.batches import Batches, as_tensor, random_seed
 from mien.training.checkpoint import load_checkpoint, save_checkpoint
 from mien.training.loss import model_loss
@@ -237,6 +237,7 @@ class Training:
         seconds = sum(row["seconds"] for row in run.log)
         run.info |= {
             "state": "finished",
+            "weights_sha256": digest_of(run.weights_path),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "epochs": self.epoch,
             "collapsed_to": run.log[-1].get("collapsed_to"),

@@ -22,7 +22,7 @@ from mien.pixels import decode, letterbox
 from mien.runs.atomic import write_text
 from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
-from mien.runs.run import Predictions, Run
+from mien.runs.run import Predictions, Run, digest_of
 from mien.training.batches import as_tensor, prepared
 
 
@@ -60,8 +60,11 @@ def load_model(run: Run, device: str = "cpu") -> nn.Module:
         raise RunError(f"{run.path}: has no weights ({why}); train it again to use the model")
     model = build_model(run.recipe, len(run.classes), run.info["channels"])
     try:
+        written = run.info.get("weights_sha256")
+        if written is not None and digest_of(run.weights_path) != written:
+            raise ValueError("its bytes are not those that were written")
         model.load_state_dict(load_file(run.weights_path))
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         why = " ".join(str(error).split())
         raise RunError(
             f"{run.weights_path}: is damaged or of another version ({why:.200}); "
