@@ -82,7 +82,7 @@ def study(
         Path | None, typer.Option(help="Folder of the study. Default: studies/<scale>")
     ] = None,
     runs: Runs = Path("runs"),
-    records: Records = Path("docs/results/runs"),
+    records: Records = None,
     jobs: Annotated[
         int | None, typer.Option(help="Trainings at a time. Default: one a core.")
     ] = None,
