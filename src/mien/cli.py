@@ -174,7 +174,7 @@ def train(
     from mien.training import fit, predict_splits
 
     chosen = _recipe(recipe, set_ or [])
-    faces, parts = roles(read(data, skip_bad=skip_bad))
+    faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.soft_labels))
     run = fit(chosen, faces[parts.train], faces[parts.validation], runs=runs, device=device)
     if parts.test and not faces[parts.test].labelled:
         predict_splits(run, faces, [parts.test], device or "cpu")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mien.data.faceset import FaceSet
-from mien.images import Augment, enhance, normalisation, resize
+from mien.images import Augment, Normalisation, enhance, normalisation, resize
 from mien.runs.atomic import save_with
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
@@ -68,8 +68,6 @@ def feature_maps(run: Run, image: np.ndarray, maps: int = MAPS) -> np.ndarray:
     first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
     caught: list[torch.Tensor] = []
     handle = first.register_forward_hook(lambda module, inputs, output: caught.append(output))
-    from mien.images import Normalisation
-
     norm = Normalisation.from_dict(run.info["normalisation"])
     image = enhance(image[None], run.recipe.enhance)
     model(prepared(as_tensor(image, "cpu"), norm, run.recipe.image_size))
