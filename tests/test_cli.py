@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -133,3 +134,22 @@ def test_the_installed_command_ends_with_status_1_and_no_traceback() -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: nowhere")
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
+    settings = ("width=0.125", "image_size=24", "stride=8", "epochs=5000", "batch_size=16")
+    words = [word for setting in settings for word in ("--set", setting)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mien.cli", "train", "--data", "drawn:70", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as training:
+        assert training.stderr is not None
+        next(line for line in training.stderr if "epoch 2/" in line)
+        training.send_signal(signal.SIGINT)
+        told = training.stderr.read()
+    assert training.returncode == 130
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    assert len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,13 +45,20 @@ def main() -> None:
     """Run the command line; a mistake of the user's is one line and exit status 1."""
     warnings.filterwarnings("ignore", message=".*CUDA.*")
     try:
-        app(standalone_mode=True)
+        app()
     except MienError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let Ctrl-C print what is kept and how to go on; typer alone would end without a word."""
+    try:
+        yield
     except KeyboardInterrupt as stopped:
-        print(f"\n{stopped or 'stopped'}", file=sys.stderr)
-        raise SystemExit(130) from None
+        print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _command() -> str:
@@ -120,18 +129,20 @@ def _study(
 
     if scale not in scales():
         raise RecipeError(unknown("scale", scale, scales()))
-    run_study(
-        read(data, skip_bad=skip_bad),
-        scales()[scale],
-        out,
-        runs=runs,
-        records=records,
-        extra=[baseline()] if with_baseline else [],
-        jobs=jobs,
-        device=device,
-        command=_command(),
-        source=data,
-    )
+    faces = read(data, skip_bad=skip_bad)
+    with _stoppable():
+        run_study(
+            faces,
+            scales()[scale],
+            out,
+            runs=runs,
+            records=records,
+            extra=[baseline()] if with_baseline else [],
+            jobs=jobs,
+            device=device,
+            command=_command(),
+            source=data,
+        )
     page = write_report(out)
     print(f"report: {page}")
     _next(f"open {page}, or `mien predict PHOTOS --run {runs}/RUN --out predictions.csv`")
@@ -175,7 +186,8 @@ def train(
 
     chosen = _recipe(recipe, set_ or [])
     faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.soft_labels))
-    run = fit(chosen, faces[parts.train], faces[parts.validation], runs=runs, device=device)
+    with _stoppable():
+        run = fit(chosen, faces[parts.train], faces[parts.validation], runs=runs, device=device)
     if parts.test and not faces[parts.test].labelled:
         predict_splits(run, faces, [parts.test], device or "cpu")
     print(f"run: {run.path}")

@@ -84,6 +84,7 @@ def _attempt(job: Job, train: FaceSet, validation: FaceSet) -> MienError | None:
 
 
 _PARTS: tuple[FaceSet, FaceSet] | None = None
+_STOPPED = False
 
 
 def _receive(train: FaceSet, validation: FaceSet) -> None:
@@ -93,5 +94,11 @@ def _receive(train: FaceSet, validation: FaceSet) -> None:
 
 
 def _attempt_here(job: Job) -> MienError | None:
+    """Do a job in a worker process; after Ctrl-C, which every process hears, none is begun."""
+    global _STOPPED
     assert _PARTS is not None
-    return _attempt(job, *_PARTS)
+    try:
+        return None if _STOPPED else _attempt(job, *_PARTS)
+    except KeyboardInterrupt:
+        _STOPPED = True
+        return None
