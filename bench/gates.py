@@ -22,6 +22,7 @@ import trials
 from torch import nn
 
 from mien.data import FaceSet
+from mien.data.splits import sample
 from mien.images import normalisation
 from mien.report.table import (
     ACCURACY,
@@ -208,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     found = trials.train_all(recipes, parts, args)
     labels = [[title(NETWORKS[name]), start] for name in args.networks for start in STARTS]
     context = f"{trials.scale(parts, args)}; 48 pixels, stride 16, batch 64, fp32, from scratch."
-    few = trials.sample(parts.train, SIGNAL_IMAGES // len(parts.train.classes))
+    few = sample(parts.train, SIGNAL_IMAGES // len(parts.train.classes))
     tables = [
         signal_table(recipes, labels, few, args.seeds),
         epochs_table(found, labels, args.epochs, context),

@@ -15,7 +15,7 @@ import torch
 from mien.errors import MienError
 from mien.report.table import Table
 from mien.runs.atomic import write_text
-from mien.runs.environment import hardware, versions
+from mien.runs.environment import choose_device, hardware, versions
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def parse(
     args = known.parse_args(given)
     args.command = shlex.join(["python", f"bench/{script}.py", *given])
     args.load = os.getloadavg()[0]
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.device = str(choose_device(args.device))
     if args.threads:
         torch.set_num_threads(args.threads)
     return args

@@ -31,10 +31,10 @@ from statistics import median
 import sheet
 import torch
 from torch import nn
-from trials import sample
 from usual import Step, UsualWay, seconds, write_jpegs
 
 from mien.data import FaceSet, read, roles
+from mien.data.splits import sample
 from mien.images import normalisation
 from mien.models.attention import CBAM
 from mien.models.cost import cost

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mien.data import FaceSet, read, roles
+from mien.data.splits import sample
 from mien.metrics import wilson_interval
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
@@ -61,18 +62,6 @@ class Trial:
     def curve(self) -> np.ndarray:
         """Validation accuracy after each epoch, mean over the seeds: ``[epochs]``."""
         return np.mean([[row["validation_accuracy"] for row in run.log] for run in self.runs], 0)
-
-
-def sample(faces: FaceSet, per_class: int | None) -> FaceSet:
-    """At most so many images of each class, the same ones every time; None takes all."""
-    if per_class is None:
-        return faces
-    rng = np.random.default_rng(0)
-    chosen = [
-        rng.permutation(np.flatnonzero(faces.labels == label))[:per_class]
-        for label in range(len(faces.classes))
-    ]
-    return faces[np.sort(np.concatenate(chosen))]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

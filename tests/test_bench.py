@@ -56,7 +56,7 @@ def number(cell: str) -> float:
 
 def test_training_shows_rates_attention_and_memory(bench: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "sheet.md"
-    small = ["--size", "32", "--batch", "14", "--images", "14", "--rounds", "1"]
+    small = ["--size", "32", "--batch", "14", "--images", "14", "--rounds", "1", "--workers", "1"]
     asked = ["--models", "plain", "--peak", "0.1", "--out", str(out)]
     text = bench.training.main([*SMALL, *small, *asked])
     assert out.read_text() == text

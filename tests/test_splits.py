@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mien.data import CLASSES, FaceSet, Roles, roles
-from mien.data.splits import carve
+from mien.data.splits import carve, sample
 from mien.errors import DataError
 
 
@@ -151,3 +151,15 @@ def test_a_share_outside_zero_and_one_is_refused(share):
 def test_a_carved_split_needs_a_name_of_its_own():
     with pytest.raises(DataError, match="has a split 'train' already"):
         carve(faces("train", SEVEN), "train", {"train": 0.1})
+
+
+def test_a_sample_holds_at_most_so_many_of_each_class_and_is_always_the_same() -> None:
+    labels = np.repeat(np.arange(7), [5, 1, 9, 3, 3, 3, 3])
+    few = sample(faces("train", labels), 3)
+    assert few.counts().tolist() == [3, 1, 3, 3, 3, 3, 3]
+    assert few.names.tolist() == sample(faces("train", labels), 3).names.tolist()
+
+
+def test_a_sample_without_a_limit_is_the_set_itself() -> None:
+    whole = faces("train", np.arange(7))
+    assert sample(whole, None) is whole

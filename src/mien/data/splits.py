@@ -120,6 +120,18 @@ def carve(faces: FaceSet, split: str, shares: Mapping[str, float], seed: int = 0
     return replace(faces, split=column, notes=(*faces.notes, note))
 
 
+def sample(faces: FaceSet, per_class: int | None) -> FaceSet:
+    """At most so many images of each class, drawn at random but always the same; None takes all."""
+    if per_class is None:
+        return faces
+    rng = np.random.default_rng(0)
+    chosen = [
+        rng.permutation(np.flatnonzero(faces.labels == label))[:per_class]
+        for label in range(len(faces.classes))
+    ]
+    return faces[np.sort(np.concatenate(chosen))]
+
+
 def _majority(group: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """The most frequent label of each group, the lowest of equals, ``[G]``."""
     votes = np.zeros((int(group.max(initial=-1)) + 1, classes), np.int64)

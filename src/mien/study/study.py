@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mien.data.faceset import FaceSet
-from mien.data.splits import roles
+from mien.data.splits import roles, sample
 from mien.errors import MienError
 from mien.runs.environment import cores
 from mien.study.results import StudyResults
@@ -58,7 +57,7 @@ def run_study(
         of ``results.json``. A training that failed stands there as not run, with its error.
     """
     faces, parts = roles(faces)
-    train, validation = _cut(faces[parts.train], scale.train_images), faces[parts.validation]
+    train, validation = sample(faces[parts.train], scale.train_images), faces[parts.validation]
     plan = [*scale.plan, *extra]
     results = StudyResults(faces, parts, train, scale, plan, out, runs, records, command, source)
     missing = [planned for planned in plan if results.run_of(planned) is None]
@@ -91,15 +90,3 @@ def run_study(
     train_all(list(key_of), train, validation, workers, done)
     results.write(measure=True)
     return out / "results.json"
-
-
-def _cut(train: FaceSet, per_class: int | None) -> FaceSet:
-    """At most so many images of each class, drawn at random with a fixed seed."""
-    if per_class is None:
-        return train
-    rng = np.random.default_rng(0)
-    chosen = [
-        rng.permutation(np.flatnonzero(train.labels == label))[:per_class]
-        for label in range(len(train.classes))
-    ]
-    return train[np.sort(np.concatenate(chosen))]
