@@ -52,7 +52,7 @@ def image_steps(images: np.ndarray, size: int) -> list[tuple[str, np.ndarray]]:
         f"original, {images.shape[1]} pixels": pixels,
         f"resized with padding, {size} pixels": resize(pixels, size),
         "normalised": norm.apply(pixels),
-        "enhanced (denoise, CLAHE, sharpen)": better,
+        "enhanced": better,
         "augmented": augmented,
     }
     return [(title, step.mean(1).numpy()) for title, step in steps.items()]
