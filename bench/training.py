@@ -4,8 +4,9 @@ Every comparison is made in one run, its parts in turns (a b c a b c ...), so th
 machine falls on all of them alike; medians over the rounds are shown.
 
 step alone   forward, backward and optimiser step on one fixed batch: the limit of the computation
-fit          `mien.fit` itself: its log's images per second after an epoch of warm-up, with fresh
-             batches, augmentation, weight averaging and bookkeeping
+fit          the loop of `mien.fit` after an epoch of warm-up, with fresh batches, augmentation,
+             weight averaging and bookkeeping; step by step in turns with the one above, for a
+             shared machine drifts by more within a minute than the two differ
 usual way    torchvision's ImageFolder of JPEGs, PIL transforms that do the same augmentation, a
              DataLoader with worker processes, and the same step with weight averaging
 loaders      the batches of both ways without a model
@@ -23,10 +24,11 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
+from time import perf_counter
 
 import sheet
 import torch
@@ -43,7 +45,8 @@ from mien.runs.averaging import WeightAverage
 from mien.runs.recipe import Recipe
 from mien.study.scales import PLAIN, SIX
 from mien.training import fit
-from mien.training.batches import Batches
+from mien.training.batches import Batch, Batches
+from mien.training.loop import Training
 from mien.training.loss import model_loss
 from mien.training.optimiser import create_optimiser
 from mien.training.predict import build_model
@@ -76,11 +79,52 @@ def create_step(model: nn.Module, recipe: Recipe, device: torch.device, averaged
     return step
 
 
-def fit_rate(recipe: Recipe, faces: FaceSet, device: torch.device) -> float:
-    """Images per second that `mien.fit` logs for its last epoch."""
-    with tempfile.TemporaryDirectory() as runs:
-        run = fit(recipe, faces, runs=runs, device=str(device), progress="none")
-    return float(run.log[-1]["images_per_second"])
+class Turns:
+    """A training's batches that take turns, stretch by stretch, with steps on one fixed batch.
+
+    The clock of the training runs from the making of a batch to the end of the step on it, so all
+    that the loop does for a step is in it. On an accelerator a stretch is an epoch, since to stop
+    for every step would keep host and device from working at the same time.
+    """
+
+    def __init__(self, batches: Batches, step: Step, fixed: Batch) -> None:
+        self.batches, self.step, self.fixed = batches, step, fixed
+        self.steps, self.size = batches.steps, batches.size
+        self.stretch = 1 if batches.device.type == "cpu" else batches.steps
+        self.seconds: list[tuple[float, float]] = []  # of the step alone and of the training's
+
+    def now(self) -> float:
+        if self.batches.device.type == "cuda":
+            torch.cuda.synchronize(self.batches.device)
+        return perf_counter()
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        self.seconds.clear()  # what is left at the end is the last epoch's
+        began = self.now()
+        for done, batch in enumerate(self.batches.epoch(number), 1):
+            yield batch
+            if done % self.stretch == 0:
+                paused = self.now()
+                for _ in range(self.stretch):
+                    self.step(self.fixed.images, self.fixed.targets)
+                resumed = self.now()
+                self.seconds.append((resumed - paused, paused - began))
+                began = resumed
+
+
+def rates_in_turns(
+    recipe: Recipe, faces: FaceSet, step: Step, fixed: Batch, device: torch.device
+) -> tuple[float, float]:
+    """Images per second of the step alone and of the training loop, medians over the stretches."""
+    training = Training(recipe, faces, None, device)
+    turns = Turns(training.batches, step, fixed)
+    training.batches = turns  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as folder:
+        training.begin(Path(folder) / "run")
+        training.finish("none")
+    alone, fitted = (median(times) for times in zip(*turns.seconds, strict=True))
+    images = turns.stretch * turns.size
+    return images / alone, images / fitted
 
 
 def no_step(images: torch.Tensor, targets: torch.Tensor) -> None:
@@ -103,13 +147,6 @@ def measure_rates(
     )
     seen = batches.steps * batches.size
 
-    def step_rate() -> float:
-        def work() -> None:
-            for _ in range(batches.steps):
-                alone(fixed.images, fixed.targets)
-
-        return seen / seconds(work, device)
-
     def batches_rate(epochs: int = 4) -> float:
         def work() -> None:
             for epoch in range(epochs):
@@ -120,14 +157,15 @@ def measure_rates(
 
     alone(fixed.images, fixed.targets)  # the first step makes the optimiser's state
     ways: dict[str, Callable[[], float]] = {
-        "step": step_rate,
-        "fit": lambda: fit_rate(recipe, faces, device),
         "usual": lambda: usual.rate(averaged),
         "batches": batches_rate,
         "loader": lambda: usual.rate(no_step),
     }
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[float]] = {name: [] for name in ("step", "fit", *ways)}
     for _ in range(rounds):
+        in_turns = rates_in_turns(recipe, faces, alone, fixed, device)
+        for name, rate in zip(("step", "fit"), in_turns, strict=True):
+            found[name].append(rate)
         for name, way in ways.items():
             found[name].append(way())
     return found
@@ -165,7 +203,8 @@ def rates_table(
         Column("ours/theirs", decimals(1)),
     ]
     notes = [
-        "Fit's validation, and the checkpoint it writes after an epoch, are not in (b).",
+        "(a) and (b) in turns, step by step; fit's validation, and the checkpoint it writes "
+        "after an epoch, are not in (b).",
         f"(c) and 'DataLoader alone' with {args.workers} workers, on JPEGs of {faces.size} pixels.",
     ]
     if args.peak:

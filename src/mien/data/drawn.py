@@ -14,15 +14,14 @@ Coordinates of a face: x to the right, y down, the origin between nose and eyes;
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from mien.data.faceset import CLASSES, FaceSet
+from mien.data.strokes import Camera, Stroke, ellipse, pair, smooth, symmetric
 from mien.errors import DataError
 
 PROTOTYPES: dict[str, dict[int, float]] = {
@@ -137,92 +136,6 @@ def _activations(expression: str, rng: np.random.Generator) -> np.ndarray:
     return np.clip(varied + idle, 0, 1.3)
 
 
-class Stroke(NamedTuple):
-    """One or several equal shapes in face coordinates, ``[k, n, 2]`` or ``[n, 2]``, in one grey.
-
-    They are filled where `width` is None, and open lines of that width otherwise.
-    """
-
-    shapes: np.ndarray
-    grey: float
-    width: float | None = None
-
-
-@dataclass(frozen=True)
-class Camera:
-    """How a face is seen: turns in radians, scale and shift as shares of the picture."""
-
-    roll: float
-    yaw: float
-    scale: float
-    shift: tuple[float, float]
-
-    def paint(self, canvas: np.ndarray, strokes: Sequence[Stroke]) -> None:
-        """Draw on a square uint8 canvas, the first stroke undermost."""
-        unit = len(canvas) * self.scale
-        c, s = np.cos(self.roll), np.sin(self.roll)
-        turn = unit * np.array([[c, s], [-s, c]])
-        # The middle of a face lies nearer to the camera than its sides, so it moves further:
-        # by 1 - x^2. All of it is linear in (x, y, x^2, 1).
-        forward = 0.5 * np.sin(self.yaw) * turn[0]
-        place = len(canvas) * np.array(self.shift)
-        view = np.stack([np.cos(self.yaw) * turn[0], turn[1], -forward, forward + place])
-        points = np.concatenate([stroke.shapes.reshape(-1, 2) for stroke in strokes])
-        terms = np.column_stack([points, points[:, 0] ** 2, np.ones(len(points))])
-        # OpenCV takes fixed point numbers: sixteenths of a pixel, with shift 4.
-        pixels = np.rint(16 * (terms @ view)).astype(np.int32)
-        start = 0
-        for shapes, grey, width in strokes:
-            stop = start + shapes.size // 2
-            polygons = list(pixels[start:stop].reshape(-1, shapes.shape[-2], 2))
-            start = stop
-            grey = min(max(grey, 0), 255)
-            if width is None:
-                cv2.fillPoly(canvas, polygons, grey, cv2.LINE_AA, 4)
-            else:
-                thickness = max(1, round(width * unit))
-                cv2.polylines(canvas, polygons, False, grey, thickness, cv2.LINE_AA, 4)
-
-
-@lru_cache(maxsize=64)
-def _spline(points: int, closed: bool, steps: int = 5) -> np.ndarray:
-    """Matrix from control points to a smooth curve through them (Catmull-Rom)."""
-    t = np.arange(steps) / steps
-    basis = 0.5 * np.stack(
-        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
-    )
-    spans = points if closed else points - 1
-    matrix = np.zeros((spans * steps, points))
-    for span in range(spans):
-        for weights, neighbour in zip(basis, range(span - 1, span + 3), strict=True):
-            column = neighbour % points if closed else min(max(neighbour, 0), points - 1)
-            matrix[span * steps : (span + 1) * steps, column] += weights
-    return matrix if closed else np.vstack([matrix, np.eye(points)[-1]])
-
-
-def _smooth(points: Sequence[tuple[float, float]], closed: bool = False) -> np.ndarray:
-    return _spline(len(points), closed) @ np.array(points, np.float64)
-
-
-def _symmetric(right: list[tuple[float, float]]) -> np.ndarray:
-    """A smooth outline from its right half, top to bottom; points with x = 0 are not doubled."""
-    return _smooth(right + [(-x, y) for x, y in reversed(right) if x], closed=True)
-
-
-def _pair(shape: np.ndarray) -> np.ndarray:
-    """A shape and its mirror image, ``[2, n, 2]``."""
-    return shape * _SIDES
-
-
-_SIDES = np.array([[[1.0, 1.0]], [[-1.0, 1.0]]])
-_ANGLES = 2 * np.pi * np.arange(24) / 24
-_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-
-
-def _ellipse(x: float, y: float, a: float, b: float) -> np.ndarray:
-    return _CIRCLE * (a, b) + (x, y)
-
-
 def _draw(expression: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """One face, uint8 ``[size, size]``: drawn large, shrunk, lit, and spoilt as a camera would."""
     person = Person(*rng.uniform(_LOW, _HIGH).tolist())
@@ -253,12 +166,12 @@ def _head(p: Person, au: list[float]) -> Iterator[Stroke]:
     w, chin = p.width, p.chin + 0.12 * au[26]
     if p.long_hair > 0 >= p.bald:
         half = [(0, -1.12), (0.62, -0.98), (w + 0.16, -0.4), (w + 0.18, 0.4), (w + 0.12, 1.1)]
-        yield Stroke(_symmetric(half), 0.8 * p.hair * p.skin)
+        yield Stroke(symmetric(half), 0.8 * p.hair * p.skin)
     half = [(0, 0.5), (0.38, 0.5), (0.42, 1.25), (1.2, 1.6)]
-    yield Stroke(_symmetric(half), 0.76 * p.skin)
-    yield Stroke(_pair(_ellipse(w, -0.02, 0.1, 0.2)), 0.88 * p.skin)
+    yield Stroke(symmetric(half), 0.76 * p.skin)
+    yield Stroke(pair(ellipse(w, -0.02, 0.1, 0.2)), 0.88 * p.skin)
     half = [(0, -1.05), (0.5, -0.93), (w, -0.45), (w, 0.1), (p.jaw + 0.08, 0.6)]
-    yield Stroke(_symmetric([*half, (0.28, chin - 0.08), (0, chin)]), p.skin)
+    yield Stroke(symmetric([*half, (0.28, chin - 0.08), (0, chin)]), p.skin)
 
 
 def _hair(p: Person) -> Iterator[Stroke]:
@@ -268,7 +181,7 @@ def _hair(p: Person) -> Iterator[Stroke]:
     outside = [(-w - 0.03, -0.2), (-w - 0.05, -0.55), (-0.55, -1.05), (0, -1.17), (0.55, -1.05)]
     inside = [(0.42, y + 0.04), (p.parting, y - 0.06), (-0.42, y + 0.04), (0.08 - w, -0.46)]
     sides = [(w + 0.05, -0.55), (w + 0.03, -0.2), (w - 0.08, -0.46)]
-    yield Stroke(_smooth(outside + sides + inside, closed=True), p.hair * p.skin)
+    yield Stroke(smooth(outside + sides + inside, closed=True), p.hair * p.skin)
 
 
 _T = np.linspace(-1, 1, 13)
@@ -285,7 +198,7 @@ def _eyes(p: Person, au: list[float], gaze: float) -> Iterator[Stroke]:
     places = np.array([[[p.eye_distance, -0.14]], [[-p.eye_distance, -0.14]]])
     yield Stroke(places + np.concatenate([top, low[::-1]]), min(0.35 * p.skin + 155, 245))
     for radius, grey in ((0.09 * p.eye_size, p.iris), (0.042 * p.eye_size, 8)):
-        iris = _ellipse(gaze, -0.012, radius, radius)
+        iris = ellipse(gaze, -0.012, radius, radius)
         highest, lowest = np.interp(iris[:, 0], x, top[:, 1]), np.interp(iris[:, 0], x, low[:, 1])
         iris[:, 1] = np.minimum(np.maximum(iris[:, 1], highest), lowest)
         yield Stroke(places + iris, grey)
@@ -293,8 +206,8 @@ def _eyes(p: Person, au: list[float], gaze: float) -> Iterator[Stroke]:
     yield Stroke(places + low, 0.6 * p.skin, 0.018)
     if p.glasses > 0:
         d = p.eye_distance
-        yield Stroke(places + 1.02 * _ellipse(0, 0.01, 0.26, 0.21)[[*range(24), 0]], 30, 0.03)
-        yield Stroke(_pair(np.array([(d + 0.25, -0.14), (p.width, -0.18)])), 30, 0.03)
+        yield Stroke(places + 1.02 * ellipse(0, 0.01, 0.26, 0.21)[[*range(24), 0]], 30, 0.03)
+        yield Stroke(pair(np.array([(d + 0.25, -0.14), (p.width, -0.18)])), 30, 0.03)
         yield Stroke(np.array([(0.25 - d, -0.14), (d - 0.25, -0.14)]), 30, 0.03)
 
 
@@ -306,16 +219,16 @@ def _brows(p: Person, au: list[float]) -> Iterator[Stroke]:
     inwards = x + 0.15 - 0.06 * au[4] - 0.02 * au[9]
     above = [(inwards, inner - thick), (x + 0.36, middle - thick), (x + 0.6, outer)]
     below = [(x + 0.36, middle + 0.8 * thick), (inwards, inner + thick)]
-    shape = np.concatenate([_smooth(above), _smooth([above[-1], *below])])
-    yield Stroke(_pair(shape), min(0.7 * p.hair, 0.5) * p.skin)
+    shape = np.concatenate([smooth(above), smooth([above[-1], *below])])
+    yield Stroke(pair(shape), min(0.7 * p.hair, 0.5) * p.skin)
 
 
 def _nose(p: Person, au: list[float]) -> Iterator[Stroke]:
     w, tip = p.nose_width * (1 + 0.2 * au[9]), p.nose_tip - 0.06 * au[9]
     wing = [(w - 0.01, tip - 0.08), (w + 0.01, tip), (0.5 * w, tip + 0.025), (0, tip + 0.05)]
-    yield Stroke(_smooth([(0.05, -0.22), (0.045, 0.0), (0.07, tip - 0.1)]), 0.82 * p.skin, 0.035)
-    yield Stroke(_pair(_smooth(wing)), 0.6 * p.skin, 0.026)
-    yield Stroke(_pair(_ellipse(0.5 * w, tip + 0.015, 0.034, 0.02)), 0.33 * p.skin)
+    yield Stroke(smooth([(0.05, -0.22), (0.045, 0.0), (0.07, tip - 0.1)]), 0.82 * p.skin, 0.035)
+    yield Stroke(pair(smooth(wing)), 0.6 * p.skin, 0.026)
+    yield Stroke(pair(ellipse(0.5 * w, tip + 0.015, 0.034, 0.02)), 0.33 * p.skin)
 
 
 def _mouth(p: Person, au: list[float]) -> Iterator[Stroke]:
@@ -332,7 +245,7 @@ def _mouth(p: Person, au: list[float]) -> Iterator[Stroke]:
     def lip(middle: float) -> np.ndarray:
         side = corner + fullness * (middle - corner)
         between = [(-0.6 * half, side), (0.0, middle), (0.6 * half, side)]
-        return _smooth([(-half, corner), *between, (half, corner)])
+        return smooth([(-half, corner), *between, (half, corner)])
 
     top, low = lip(upper), lip(upper + opening)
     outline = [lip(upper - 0.055 * thin), lip(upper + opening + 0.085 * thin)[::-1]]
@@ -347,7 +260,7 @@ def _mouth(p: Person, au: list[float]) -> Iterator[Stroke]:
     if p.moustache > 0:
         y = upper - 0.055 * thin
         half_moustache = [(0, y - 0.11), (0.12, y - 0.13), (0.3, y), (0, y - 0.02)]
-        yield Stroke(_symmetric(half_moustache), min(p.hair, 0.5) * p.skin)
+        yield Stroke(symmetric(half_moustache), min(p.hair, 0.5) * p.skin)
 
 
 def _folds(p: Person, au: list[float]) -> Iterator[Stroke]:
@@ -364,7 +277,7 @@ def _folds(p: Person, au: list[float]) -> Iterator[Stroke]:
         (0.8 * au[6], [(0.2, 0.0), (e, 0.05), (0.52, -0.01)]),
     ):
         if strength > 0.3:
-            yield Stroke(_pair(_smooth(points)), p.skin * (1 - 0.3 * min(strength, 1)), 0.022)
+            yield Stroke(pair(smooth(points)), p.skin * (1 - 0.3 * min(strength, 1)), 0.022)
 
 
 def _something_in_front(rng: np.random.Generator) -> Iterator[Stroke]:
@@ -372,7 +285,7 @@ def _something_in_front(rng: np.random.Generator) -> Iterator[Stroke]:
     kind, side, grey = rng.random(), rng.choice((-1, 1)), rng.uniform(20, 235)
     if kind < 0.05:
         edge = rng.uniform(0.84, 0.94)
-        yield Stroke(_symmetric([(0, edge), (1.3, edge - 0.12), (1.4, 2)]), grey)
+        yield Stroke(symmetric([(0, edge), (1.3, edge - 0.12), (1.4, 2)]), grey)
     elif kind < 0.1:
         x = rng.uniform(0.5, 0.75)
         bar = np.array([(x, -2), (x + 0.25, -2), (x + 0.2, 2), (x - 0.05, 2)])
@@ -387,14 +300,14 @@ def _something_in_front(rng: np.random.Generator) -> Iterator[Stroke]:
 
 def _shadows(p: Person, au: list[float]) -> Iterator[Stroke]:
     """Shadows and lights of a round face, before they are blurred; 128 changes nothing."""
-    yield Stroke(_pair(_ellipse(p.width, 0.3, 0.22, 0.7)), 104)
-    yield Stroke(_pair(_ellipse(p.eye_distance, -0.24, 0.2, 0.1)), 108)
-    yield Stroke(_pair(_ellipse(0.42, 0.18 - 0.06 * au[6], 0.15, 0.12)), 138 + 12 * au[6])
-    yield Stroke(_ellipse(0, -0.62, 0.3, 0.15), 140)
-    yield Stroke(_ellipse(0.02, 0.1, 0.06, 0.2), 146)
-    yield Stroke(_ellipse(0, 0.78, 0.2, 0.05), 108)
+    yield Stroke(pair(ellipse(p.width, 0.3, 0.22, 0.7)), 104)
+    yield Stroke(pair(ellipse(p.eye_distance, -0.24, 0.2, 0.1)), 108)
+    yield Stroke(pair(ellipse(0.42, 0.18 - 0.06 * au[6], 0.15, 0.12)), 138 + 12 * au[6])
+    yield Stroke(ellipse(0, -0.62, 0.3, 0.15), 140)
+    yield Stroke(ellipse(0.02, 0.1, 0.06, 0.2), 146)
+    yield Stroke(ellipse(0, 0.78, 0.2, 0.05), 108)
     if p.stubble > 0:
-        yield Stroke(_ellipse(0, 0.85, p.jaw, 0.3), 128 * (1 - p.stubble))
+        yield Stroke(ellipse(0, 0.85, p.jaw, 0.3), 128 * (1 - p.stubble))
 
 
 def _photograph(face: np.ndarray, relief: np.ndarray, rng: np.random.Generator) -> np.ndarray:
