@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import signal
 import subprocess
 import sys
@@ -79,6 +80,11 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["study", "--data", "drawn:70", "--scale", "cpus"], "did you mean 'cpu'"),
         (["data", "info", "nowhere"], "nowhere"),
         (["report", "nowhere"], "nowhere"),
+        (["tune", "--data", "drawn:70", "--space", "papers"], "did you mean 'paper'"),
+        (["crossval", "--data", "drawn:70", "--scheme", "5x3"], "did you mean '5x2'"),
+        (["crossval", "--data", "drawn:70", "--cluster", "auto"], "--store"),
+        (["compare", "nowhere"], "nowhere"),
+        (["compare", "nowhere.json"], "nowhere.json"),
         (["predict", "nowhere.jpg", "--run", "nowhere"], "is no run folder"),
     ],
 )
@@ -110,8 +116,12 @@ def test_a_picture_that_is_none_is_named_or_skipped_when_asked(
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "study", "report", "train", "recipes", "predict", "data info", "data fetch"]
-)
+    "command",
+    [
+        "demo", "study", "report", "train", "recipes", "predict", "tune", "crossval", "compare",
+        "paper", "data info", "data fetch", "data store",
+    ],
+)  # fmt: skip
 def test_every_command_has_help_with_an_example(command: str) -> None:
     from typer.main import get_command
 
@@ -119,6 +129,62 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     for word in command.split():
         found = found.commands[word]  # type: ignore[attr-defined]
     assert "Example:" in (found.help or "")
+
+
+NET = ("model=plain", "width=0.125", "image_size=24", "stride=8", "epochs=1", "batch_size=16")
+
+
+def test_tune_leaves_the_best_setting_as_a_recipe_that_train_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("space.toml").write_text("[parameters]\nlr = [1e-3, 3e-3]\n")
+    sets = [word for setting in NET for word in ("--set", setting)]
+    done = mien("tune", "--data", "drawn:105", "--space", "space.toml", *sets, "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    out = Path("studies/tune")
+    best = json.loads((out / "search.json").read_text())["best"]
+    assert Recipe.from_toml(out / "best.toml").lr == best["setting"]["lr"]
+    assert f"best: {best['value']:.4f}" in done.stdout
+    again = mien("train", "--data", "drawn:105", "--recipe", out / "best.toml")
+    assert again.returncode == 0, again.stderr
+
+
+def test_crossval_tests_two_models_and_compare_says_the_same_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = [word for setting in NET for word in ("--set", setting)]
+    kinds = ("--attention", "none", "--attention", "cbam")
+    words = ("--data", "drawn:105", *sets, *kinds, "--folds", 2, "--jobs", 1)
+    done = mien("crossval", *words)
+    assert done.returncode == 0, done.stderr
+    compared = mien("compare", "studies/crossval/crossval.json")
+    assert compared.returncode == 0, compared.stderr
+    assert "corrected resampled t" in compared.stdout
+    assert compared.stdout.strip() in done.stdout
+
+
+def test_paper_prints_the_published_tables_and_their_audit(tmp_path: Path) -> None:
+    done = mien("paper", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "0.0368" in done.stdout  # 2 P(T > 2.828) with 5 degrees of freedom
+    assert "5 after Holm's correction" in done.stdout
+    assert {"tables-xii-xiii.csv", "published-accuracy.tex"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_a_set_written_into_a_store_is_trained_on_as_the_set_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = [word for setting in NET for word in ("--set", setting)]
+    assert mien("data", "store", "drawn:105", "faces.store").returncode == 0
+    names = []
+    for data in ("drawn:105", "faces.store"):
+        done = mien("train", "--data", data, *sets)
+        assert done.returncode == 0, done.stderr
+        names.append(next(line for line in done.stdout.splitlines() if line.startswith("run: ")))
+    assert names[0] == names[1]
 
 
 def test_data_info_prints_the_counts_and_writes_figures(tmp_path: Path) -> None:

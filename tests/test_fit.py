@@ -23,7 +23,7 @@ from mien.metrics import evaluate
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
-from mien.training import fit, loop
+from mien.training import fit, loop, predict_splits
 from mien.training.batches import random_seed
 from mien.training.loop import Training
 from mien.training.predict import build_model
@@ -497,6 +497,22 @@ def test_validation_leaves_out_copies_of_training_images(tmp_path: Path) -> None
     assert run.log[-1]["validation_accuracy"] == pytest.approx(right[: len(valid())].mean())
     assert len(right) == len(valid()) + 40
     assert right.mean() < right[: len(valid())].mean()
+    assert found.seen is not None
+    assert np.flatnonzero(found.seen).tolist() == list(range(len(valid()), len(right)))
+
+
+def test_predictions_note_which_images_stand_in_the_training_part(tmp_path: Path) -> None:
+    run = trained(TINY.but(epochs=1), tmp_path)
+    copied = part(faces(), images=faces().images.copy(), groups=None)
+    copied.images[np.flatnonzero(copied.split == "test")[[1, 4]]] = train().images[[0, 9]]
+    without_training_part = copied[copied.split != "train"]
+    without_training_part.split[:] = "unknown"
+    predict_splits(run, without_training_part, ["unknown"])
+    predict_splits(run, copied, ["test"])
+    assert run.predictions("unknown").seen is None
+    seen = run.predictions("test").seen
+    assert seen is not None
+    assert np.flatnonzero(seen).tolist() == [1, 4]
 
 
 # What single settings do

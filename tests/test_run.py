@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,27 @@ def test_predictions_of_another_split_stand_beside_the_first(tmp_path: Path) -> 
     assert len(run.predictions("PublicTest").names) == 14
     with pytest.raises(RunError, match=r"no predictions for 'Test' .it has PublicTest, Private"):
         run.predictions("Test")
+
+
+def test_which_images_a_run_was_trained_on_is_kept_where_it_is_known(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")  # as written before it was noted
+    seen = np.arange(5) == 2
+    run.save_predictions({"PrivateTest": replace(predictions(5), seen=seen)})
+    again = Run.open(run.path)
+    assert again.predictions("PublicTest").seen is None
+    assert again.predictions("PrivateTest").seen.tolist() == seen.tolist()  # type: ignore[union-attr]
+
+
+def test_the_training_part_is_found_by_its_content(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run")
+    whole = replace(faces(), split=np.repeat(["Training", "PublicTest"], 7))
+    noted = {"split": ["Training"], "fingerprint": whole["Training"].fingerprint}
+    run.info["data"] = {"train": noted}
+    part = run.training_part(whole)
+    assert part is not None
+    assert part.names.tolist() == whole.names[:7].tolist()
+    assert run.training_part(whole[1:]) is None
+    assert run.training_part(whole["PublicTest"]) is None
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path: Path) -> None:

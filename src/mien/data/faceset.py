@@ -1,4 +1,4 @@
-"""A set of face images in memory: the one form in which every reader gives its data."""
+"""A set of face images: the one form in which every reader gives its data."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from mien.data.mapped import Mapped
 from mien.errors import DataError
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -21,7 +23,8 @@ class FaceSet:
 
     Attributes
     ----------
-    images : uint8 array ``[N, H, W]`` (grey) or ``[N, H, W, 3]`` (RGB)
+    images : uint8 array ``[N, H, W]`` (grey) or ``[N, H, W, 3]`` (RGB), in memory or mapped
+        read-only from the file of a store (`mien.data.store`)
     labels : int64 array ``[N]``, an index into `classes`; -1 where unknown
     classes : names of the classes in label order
     names : str array ``[N]``, the file (or row) each image came from, unique within the set
@@ -71,13 +74,18 @@ class FaceSet:
         return len(self.images)
 
     def __getitem__(self, key: str | slice | np.ndarray | Sequence[int]) -> FaceSet:
-        """A split by its name, or the images at a mask, slice or array of positions."""
+        """A split by its name, or the images at a mask, slice or array of positions.
+
+        A slice, and positions that are one, give views; of others the images are copied.
+        """
         if isinstance(key, str):
             if key not in self.splits:
                 raise DataError(
                     f"{self.name} has no split '{key}'; it has {', '.join(self.splits) or 'none'}"
                 )
-            key = self.split == key
+            key = np.asarray(self.split == key)
+        if not isinstance(key, slice):
+            key = _as_slice(key, len(self))
         columns = {
             f.name: getattr(self, f.name)[key]
             for f in fields(self)
@@ -121,8 +129,32 @@ class FaceSet:
         digest = hashlib.sha256()
         digest.update(repr((self.images.shape, self.classes)).encode())
         for column in (self.images, self.labels, self.soft, self.weights):
-            digest.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+            if column is None:
+                digest.update(b"-")
+                continue
+            # Part by part: of a set that is mapped from a file, a copy may not fit into memory.
+            for start in range(0, len(column), 1024):
+                digest.update(np.ascontiguousarray(column[start : start + 1024]).reshape(-1).data)
         return digest.hexdigest()[:16]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: images that are mapped from a file go by its name, not by their bytes."""
+        return {**self.__dict__, "images": Mapped.of(self.images) or self.images}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        self.__dict__.update(state, images=images.open() if isinstance(images, Mapped) else images)
+
+
+def _as_slice(key: np.ndarray | Sequence[int], count: int) -> np.ndarray | Sequence[int] | slice:
+    """Positions in `count`, or a mask of them, as a slice where they are one unbroken stretch."""
+    rows = np.asarray(key)
+    if rows.dtype == bool and rows.shape == (count,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows):
+        return key
+    unbroken = rows[0] >= 0 and rows[-1] < count and (np.diff(rows) == 1).all()
+    return slice(int(rows[0]), int(rows[-1]) + 1) if unbroken else key
 
 
 def image_hashes(images: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from mien.data import cache as stored
 from mien.data import official
 from mien.data.faceset import CLASSES, FaceSet
 from mien.data.ferplus import join_votes
-from mien.data.folder import list_folder, list_zip, read_folder, read_zip
+from mien.data.folder import Listing, list_folder, list_zip, read_parts, read_pictures
+from mien.data.store import is_store, read_store, write_store
 from mien.data.table import TABLES, read_table
 from mien.errors import DataError
 
@@ -31,7 +32,8 @@ def read(
 
     Known are the Kaggle folder release of FER-2013 and its zip, ``fer2013.csv`` and
     ``icml_face_data.csv``, any folder or zip of ``<split>/<class>/*`` or ``<class>/*``, and
-    ``"drawn"``, ``"drawn:N"`` or ``"drawn:N:SEED"``, faces that are drawn on the spot.
+    ``"drawn"``, ``"drawn:N"`` or ``"drawn:N:SEED"``, faces that are drawn on the spot. The images
+    of a store (`read_to_store`) stay in its file.
 
     Where all class names are those of FER-2013 (or other names for them, such as ``happiness``),
     classes have the official order and numbers; otherwise the natural order of their names.
@@ -39,7 +41,7 @@ def read(
 
     Parameters
     ----------
-    path : folder, zip or table
+    path : folder, zip, table or store
     size : side of the images in pixels; None keeps the size of square pictures that all have the
         same one, and otherwise takes the median of the longer sides, at least 48 and at most 224.
         Other pictures are letterboxed
@@ -62,6 +64,9 @@ def read(
     if channels not in (None, 1, 3):
         raise DataError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
     source = Path(path).expanduser()
+    if is_store(source):
+        kept = _as_asked(read_store(source), source, size, channels)
+        return join_votes(kept, source, votes) if votes else kept
     state, make = _reader(source, size, channels, skip_bad)
     settings = f"size={size} channels={channels} skip_bad={skip_bad}"
     faces = stored.load(source, settings, state) if cache else None
@@ -73,6 +78,52 @@ def read(
     return join_votes(faces, source, votes) if votes else faces
 
 
+def read_to_store(
+    path: str | Path,
+    folder: str | Path,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    skip_bad: bool = False,
+) -> FaceSet:
+    """Read a data set as `read` does, but into a store in the new folder `folder`.
+
+    A folder or zip of pictures is decoded part by part, so that it may be larger than memory. From
+    then on ``read(folder)`` gives the same set, its images mapped from the file. Its splits are
+    views of it, those that stand in the data; one that `roles` carves from another is a copy, so a
+    set larger than memory should bring its validation split.
+
+    Raises
+    ------
+    DataError
+        as `read` does, and if `folder` exists or cannot be written; nothing is left of it then.
+    """
+    source = Path(path).expanduser()
+    listing = _listing(source)
+    if listing is None or not listing.images:
+        return write_store(read(path, size=size, channels=channels, skip_bad=skip_bad), folder)
+    parts = read_parts(listing, size=size, channels=channels, skip_bad=skip_bad)
+    return write_store(parts, folder, partial(_remarks, skip_bad=skip_bad))
+
+
+def _as_asked(faces: FaceSet, source: Path, size: int | None, channels: int | None) -> FaceSet:
+    """The set of a store, unless another size or number of channels is asked for."""
+    for what, asked, has in (("size", size, faces.size), ("channels", channels, faces.channels)):
+        if asked not in (None, has):
+            raise DataError(
+                f"{source}: is a store of images with {what} {has}, not {asked}; leave it out, or "
+                "write another store"
+            )
+    return faces
+
+
+def _listing(source: Path) -> Listing | None:
+    """The files of a folder or zip; None for all else."""
+    if source.is_dir() and not is_store(source):
+        return list_folder(source)
+    return list_zip(source) if source.suffix.lower() == ".zip" and source.is_file() else None
+
+
 def _reader(
     source: Path, size: int | None, channels: int | None, skip_bad: bool
 ) -> tuple[str, Callable[[], FaceSet]]:
@@ -82,21 +133,17 @@ def _reader(
             f"{source}: no such file or folder; check the path, or bring FER-2013 with "
             "`mien data fetch`"
         )
-    if source.is_dir():
-        listing = list_folder(source)
-        read_pictures = read_folder
-        table = next((source / name for name in TABLES if (source / name).is_file()), None)
-        if table is not None and not listing.images:
-            return _reader(table, size, channels, skip_bad)
-    elif source.suffix.lower() == ".zip":
-        listing = list_zip(source)
-        read_pictures = read_zip
-    elif source.suffix.lower() == ".csv":
+    listing = _listing(source)
+    if listing is None and source.suffix.lower() == ".csv":
         status = source.stat()
         state = f"{status.st_size} {status.st_mtime_ns}"
         return state, partial(read_table, source, size=size, channels=channels, skip_bad=skip_bad)
-    else:
+    if listing is None:
         raise DataError(f"{source}: is no folder, .zip or .csv; give one of these")
+    if source.is_dir() and not listing.images:
+        table = next((source / name for name in TABLES if (source / name).is_file()), None)
+        if table is not None:
+            return _reader(table, size, channels, skip_bad)
     return listing.digest(), partial(
         read_pictures, listing, size=size, channels=channels, skip_bad=skip_bad
     )

@@ -98,9 +98,8 @@ def carve(faces: FaceSet, split: str, shares: Mapping[str, float], seed: int = 0
         if name in faces.splits:
             raise DataError(f"{faces.name} has a split '{name}' already; give another name")
     rows = np.flatnonzero(faces.split == split)
-    _, group = np.unique(faces.groups[rows], return_inverse=True)
-    sizes = np.bincount(group)
-    label = _majority(group, faces.labels[rows], len(faces.classes))
+    group, votes = copies(faces.groups[rows], faces.labels[rows], len(faces.classes))
+    sizes, label = votes.sum(1), votes.argmax(1)
     rng = np.random.default_rng(seed)
     part_of_group = np.zeros(len(sizes), np.int64)
     for number in np.unique(label):
@@ -124,19 +123,39 @@ def sample(faces: FaceSet, per_class: int | None) -> FaceSet:
     """At most so many images of each class, drawn at random but always the same; None takes all."""
     if per_class is None:
         return faces
+    return faces[_drawn(faces.labels, len(faces.classes), per_class)]
+
+
+def sample_rows(faces: FaceSet, split: str, per_class: int | None) -> np.ndarray:
+    """Where the images of ``sample(faces[split], per_class)`` stand in `faces`, int64 ``[N]``."""
+    rows = np.flatnonzero(faces.split == split)
+    if per_class is None:
+        return rows
+    return rows[_drawn(faces.labels[rows], len(faces.classes), per_class)]
+
+
+def _drawn(labels: np.ndarray, classes: int, per_class: int) -> np.ndarray:
+    """Sorted positions of at most so many images of each class, int64 ``[N]``."""
     rng = np.random.default_rng(0)
     chosen = [
-        rng.permutation(np.flatnonzero(faces.labels == label))[:per_class]
-        for label in range(len(faces.classes))
+        rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in range(classes)
     ]
-    return faces[np.sort(np.concatenate(chosen))]
+    return np.sort(np.concatenate(chosen))
 
 
-def _majority(group: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """The most frequent label of each group, the lowest of equals, ``[G]``."""
+def copies(groups: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The G groups of equal images, as a division sees them that keeps each group together.
+
+    Returns
+    -------
+    group : the group of each image, 0 to G - 1
+    votes : images of each class in each group, ``[G, classes]``; a group counts to the class that
+        most of its images have, the first of equals
+    """
+    _, group = np.unique(groups, return_inverse=True)
     votes = np.zeros((int(group.max(initial=-1)) + 1, classes), np.int64)
     np.add.at(votes, (group, labels), 1)
-    return votes.argmax(1)
+    return group, votes
 
 
 def _allot(sizes: np.ndarray, shares: Sequence[float]) -> np.ndarray:

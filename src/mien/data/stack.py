@@ -76,6 +76,19 @@ def stack(pictures: Pictures, size: int | None = None, channels: int | None = No
     return images, errors
 
 
+def common_form(
+    pictures: Pictures, size: int | None = None, channels: int | None = None
+) -> tuple[int, int]:
+    """The size and channels that `stack` would choose, without holding more than one picture.
+
+    Looks at every header where it has to, and decodes pictures until one has a colour in it.
+    """
+    shapes = _shapes(pictures) if size is None or channels is None else []
+    if channels is None:
+        channels = 3 if any(shape[2] == 3 for shape in shapes) and _any_colour(pictures) else 1
+    return size or common_size(shapes or [(LEAST, LEAST, 1)]), channels
+
+
 def common_size(shapes: Sequence[Shape]) -> int:
     """The size that `stack` brings pictures of these shapes to."""
     height, width, _ = shapes[0]
@@ -87,6 +100,20 @@ def common_size(shapes: Sequence[Shape]) -> int:
 
 def _colourless(image: np.ndarray) -> bool:
     return bool((image[..., :1] == image).all())
+
+
+def _any_colour(pictures: Pictures) -> bool:
+    """Whether any picture has a colour in it; looks no further than the first that has."""
+    for path in pictures.paths:
+        try:
+            image = decode(pictures.load(path), f"{pictures.root}/{path}")
+        except DataError:
+            if not pictures.skip_bad:
+                raise
+            continue
+        if image.ndim == 3 and not _colourless(image):
+            return True
+    return False
 
 
 def _first_shape(pictures: Pictures) -> Shape | None:
@@ -117,7 +144,7 @@ def _decode(pictures: Pictures, size: int, channels: int, expected: Shape | None
     except MemoryError as error:
         raise DataError(
             f"{pictures.root}: {shape[0]:,} images of {size}x{size} pixels do not fit into memory; "
-            "give a smaller size (--size)"
+            "give a smaller size (--size), or write them into a store (`mien data store`)"
         ) from error
 
     def fill(position: int, data: bytes, name: str) -> None:

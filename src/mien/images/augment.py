@@ -58,16 +58,28 @@ def augment(images: torch.Tensor, settings: Augment, generator: torch.Generator)
     ----------
     images : float ``[N, C, H, W]`` in [0, 1], on any device; not changed in place
     settings : what may happen, and how far
-    generator : a CPU generator. The parameters of all images are drawn on the CPU and then moved,
-        so that every device sees the same augmentation. A batch draws the same count of numbers
-        whatever the settings, so switching one of them leaves the others as they were.
+    generator : a CPU generator, for `draw`
 
     Returns
     -------
     float ``[N, C, H, W]`` in [0, 1]
         The images themselves where everything is off.
     """
-    numbers = torch.rand(13, len(images), generator=generator).to(images.device)
+    return change(images, settings, draw(len(images), generator))
+
+
+def draw(count: int, generator: torch.Generator) -> torch.Tensor:
+    """The random numbers that decide what happens to `count` images, uniform, ``[13, count]``.
+
+    They are drawn on the CPU, so that every device sees the same augmentation, and there are as
+    many whatever the settings, so that switching one of them leaves the others as they were.
+    """
+    return torch.rand(13, count, generator=generator)
+
+
+def change(images: torch.Tensor, settings: Augment, numbers: torch.Tensor) -> torch.Tensor:
+    """Change each image by the amounts that its column of `numbers` decides (see `augment`)."""
+    numbers = numbers.to(images.device)
     flip, dx, dy, angle, zoom, brightness, contrast, *erasing = numbers
     flipped = flip < settings.flip
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 import cv2
 import numpy as np
 
-from mien.errors import RecipeError
+from mien.errors import DataError, RecipeError
 
 
 def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
@@ -25,12 +28,14 @@ def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
 
     Returns
     -------
-    uint8 array of the same shape
+    uint8 array of the same shape; of images mapped from a file, mapped from a temporary file
 
     Raises
     ------
     RecipeError
         If a step is unknown.
+    DataError
+        If there is no room for the temporary file.
     """
     for step in steps:
         if step not in ENHANCEMENTS:
@@ -41,12 +46,26 @@ def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
             )
     if not steps:
         return images
-    enhanced = np.empty_like(images)
+    mapped = isinstance(images, np.memmap)
+    enhanced = _temporary_file(images.shape) if mapped else np.empty_like(images)
     for place, image in zip(enhanced, images, strict=True):
         for step in steps:
             image = ENHANCEMENTS[step](image)
         place[...] = image
     return enhanced
+
+
+def _temporary_file(shape: tuple[int, ...]) -> np.memmap:
+    """Room for images in a file without a name, which is gone when nobody uses it any more."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # or a full disk would kill us
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise DataError(
+            f"{tempfile.gettempdir()}: no room for {math.prod(shape):,} bytes of enhanced images "
+            f"({error.strerror}); make some, or set TMPDIR to a folder with room"
+        ) from error
 
 
 def _equalise(image: np.ndarray) -> np.ndarray:

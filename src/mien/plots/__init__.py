@@ -5,6 +5,12 @@ from mien.plots.confusion import confusion_matrix
 from mien.plots.curves import learning_curves
 from mien.plots.framework import framework
 from mien.plots.network import cbam_diagram, network
+from mien.plots.search import (
+    halving_funnel,
+    importance_bars,
+    parallel_coordinates,
+    slice_plot,
+)
 from mien.plots.sheet import feature_sheet, sample_sheet, steps_sheet
 from mien.plots.style import palette, save, style, svg_text
 
@@ -16,12 +22,16 @@ __all__ = [
     "cost_scatter",
     "feature_sheet",
     "framework",
+    "halving_funnel",
+    "importance_bars",
     "learning_curves",
     "network",
     "palette",
+    "parallel_coordinates",
     "recall_bars",
     "sample_sheet",
     "save",
+    "slice_plot",
     "steps_sheet",
     "style",
     "svg_text",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mien import plots
 from mien.plots.style import blank_figure, figure_of
+from mien.report.drawing import Figure
 from mien.report.results import (
     Model,
     Results,
@@ -19,22 +19,10 @@ from mien.report.results import (
     named,
     pairs,
 )
+from mien.report.searches import search_figures
 from mien.study import paper
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as Drawing
-
 Sheets = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A drawing with its name in files, its caption, and what it shows in one sentence."""
-
-    name: str
-    caption: str
-    alt: str
-    drawing: Drawing
 
 
 def all_figures(results: Results, sheets: Sheets) -> dict[str, Figure]:
@@ -42,12 +30,13 @@ def all_figures(results: Results, sheets: Sheets) -> dict[str, Figure]:
     figures: list[Figure] = [
         *samples(results, sheets),
         *diagram_of_cbam(results),
-        framework(),
+        framework(results),
         *class_counts(results),
         *steps(results, sheets),
         *features(results, sheets),
         *networks(results),
         *curves(results),
+        *search_figures(results),
     ]
     if split := main_split(results):
         figures += confusions(results, split)
@@ -129,14 +118,16 @@ def features(results: Results, sheets: Sheets) -> Iterator[Figure]:
 # --- the models ---------------------------------------------------------------------------------
 
 
-def framework() -> Figure:
-    """The phases of the study, tuning dashed, as no search belongs to a study (Fig. 4)."""
+def framework(results: Results) -> Figure:
+    """The phases of the study, dashed where it has none of it (Fig. 4)."""
+    missing = [] if results.get("searches") else ["Tuning"]
     return Figure(
         "framework",
-        "The study's phases; dashed: not run (after Fig. 4)",
-        "Data understanding, data preparation, modelling, tuning, which was not run, evaluation, "
-        "deployment.",
-        figure_of(plots.framework(None, not_run=["Tuning"])),
+        "The study's phases" + ("; dashed: not run" if missing else "") + " (after Fig. 4)",
+        "Data understanding, data preparation, modelling, tuning"
+        + (", which was not run" if missing else "")
+        + ", evaluation, deployment.",
+        figure_of(plots.framework(None, not_run=missing)),
     )
 
 

@@ -143,11 +143,14 @@ def value_text(value: Any) -> str:
 
 def grid(results: Results, published: paper.Grid) -> Table:
     """One of the paper's two grids of hyperparameters (after Table IV)."""
+    searched = [s for s in results.get("searches", []) if published.source in s["source"]]
     rows = []
     for key, words in paper.HYPERPARAMETERS.items():
         default = published.default[key]
         further = [value_text(level) for level in published.levels[key] if level != default]
-        rows.append([words, value_text(default), ", ".join(further), NOT_RUN])
+        levels = [search["space"]["parameters"].get(key, []) for search in searched]
+        here = list(dict.fromkeys(value_text(level) for one in levels for level in one))
+        rows.append([words, value_text(default), ", ".join(further), ", ".join(here) or NOT_RUN])
     name = "table-iv" if published is paper.TABLE_IV else "tables-v-ix"
     of = "after Table IV" if published is paper.TABLE_IV else "after Tables V, VII and IX"
     return Table(

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mien import plots
-from mien.report.figures import Figure, all_figures
+from mien.report.comparisons import scheme_of, validations
+from mien.report.drawing import Figure, write_figures
+from mien.report.figures import all_figures
 from mien.report.results import (
     Results,
     evaluated_splits,
@@ -22,7 +24,8 @@ from mien.report.results import (
     scale,
     seeds,
 )
-from mien.report.table import ONE_SEED, Table, interval, percent, signed
+from mien.report.searches import searches
+from mien.report.table import ONE_SEED, Table, interval, percent, signed, write_tables
 from mien.report.tables import all_tables
 from mien.runs.atomic import write_text
 
@@ -49,25 +52,11 @@ def write_report(out: Path) -> Path:
     out = Path(out)
     results, sheets = read_results(out), read_sheets(out)
     tables, figures = all_tables(results), all_figures(results, sheets)
-    for table in tables.values():
-        stem = out / "tables" / table.name
-        write_text(Path(f"{stem}.csv"), table.to_csv())
-        write_text(Path(f"{stem}.md"), table.to_markdown())
-        write_text(Path(f"{stem}.tex"), table.to_latex())
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for figure in figures.values():
-        _settle(figure)
-        plots.save(figure.drawing, out / "figures" / figure.name)
+    write_tables(tables.values(), out / "tables")
+    write_figures(figures.values(), out / "figures")
     page = out / "report.html"
     write_text(page, render(results, tables, figures))
     return page
-
-
-def _settle(figure: Figure) -> None:
-    """Lay a figure out once: each of its three renderings would do so anew, at twice the time."""
-    with plots.style():
-        figure.drawing.draw_without_rendering()
-        figure.drawing.set_layout_engine("none")
 
 
 def render(results: Results, tables: dict[str, Table], figures: dict[str, Figure]) -> str:
@@ -99,7 +88,9 @@ def render(results: Results, tables: dict[str, Table], figures: dict[str, Figure
         splits=evaluated_splits(results),
         main=main_split(results),
         one_seed=len(seeds(results)) < 2,
-        **{"named": named, "scale": scale(results)},
+        searches=searches(results),
+        validations=validations(results),
+        **{"named": named, "scale": scale(results), "scheme_of": scheme_of},
     )
 
 
@@ -194,10 +185,13 @@ def _test(results: Results) -> str:
 
 def _not_run(results: Results) -> str:
     missing: list[Any] = [m["title"] for m in results["models"] if m["state"] != "finished"]
-    text = (
-        "The generator for small classes, cross-validation and the paired tests of the paper; "
-        "tuning only where a table says so."
-    )
+    done = {v["scheme"] for v in results.get("validations", [])}
+    parts = ["the generator for small classes"]
+    parts += [] if results.get("searches") else ["tuning"]
+    parts += [] if "k-fold" in done else ["cross-validation"]
+    parts += [] if "5x2" in done else ["the paired tests of the paper"]
+    text = listed(parts)
+    text = f"{text[0].upper()}{text[1:]}."
     if missing:
         text += f" Models not run: {listed(missing)}."
     return text

@@ -211,6 +211,12 @@ def scale(results: Results) -> str:
     return label[0].upper() + label[1:] if name in label else f"Scale {name}: {label}"
 
 
+def study_of(results: Results) -> str:
+    """What stands before the data in the captions of searches and cross-validations."""
+    parts = [scale(results)] + ["not a result about the full models"] * bool(results["toy"])
+    return "; ".join([*parts, " and ".join(machines(results))])
+
+
 def machines(results: Results) -> list[str]:
     """The machines that the finished models were trained on."""
     trained = [model.get("hardware") or results["hardware"] for model in finished(results)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from mien.report.results import is_missing
+from mien.runs.atomic import write_text
 
 MISSING = "–"
 NOT_RUN = "not run"
@@ -170,6 +172,14 @@ class Table:
             r"\end{table}",
         ]
         return "\n".join(lines) + "\n"
+
+
+def write_tables(tables: Iterable[Table], folder: Path) -> None:
+    """Write each table as CSV, Markdown and LaTeX, each file whole or not at all."""
+    for table in tables:
+        write_text(folder / f"{table.name}.csv", table.to_csv())
+        write_text(folder / f"{table.name}.md", table.to_markdown())
+        write_text(folder / f"{table.name}.tex", table.to_latex())
 
 
 def percent(value: float) -> str:

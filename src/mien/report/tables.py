@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from mien.report import inputs, merits, price, provenance, published
-from mien.report.results import Results, evaluated_splits, main_split
+from mien.report.audited import audit_tables
+from mien.report.comparisons import validation_tables
+from mien.report.results import Results, context, evaluated_splits, main_split
+from mien.report.searches import search_tables
 from mien.report.table import Table
 from mien.study import paper
+from mien.study.published_audit import audit_of_paper
 
 
 def all_tables(results: Results) -> dict[str, Table]:
@@ -41,7 +45,10 @@ def all_tables(results: Results) -> dict[str, Table]:
         price.cost(results),
         price.learning(results),
         price.price_of_attention(results),
+        *search_tables(results),
+        *validation_tables(results),
         published.contradictions(results),
+        *audit_tables(audit_of_paper(), context(results)),
         provenance.not_run(results),
         provenance.provenance(results),
         provenance.runs(results),

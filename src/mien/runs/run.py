@@ -35,12 +35,15 @@ UNREADABLE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.
 class Predictions:
     """Probabilities a run gave to the images of one split.
 
-    `names` str ``[n]``, `labels` int64 ``[n]`` (-1 unknown), `probabilities` float32 ``[n, C]``.
+    `names` str ``[n]``, `labels` int64 ``[n]`` (-1 unknown), `probabilities` float32 ``[n, C]``,
+    and `seen` bool ``[n]``: which stand pixel for pixel in the run's training part (None where
+    that was not noted).
     """
 
     names: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    seen: np.ndarray | None = None
 
 
 def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
@@ -115,6 +118,12 @@ class Run:
     def checkpoint_path(self) -> Path:
         return self.path / "checkpoint.pt"
 
+    def training_part(self, faces: FaceSet) -> FaceSet | None:
+        """The images that the run was trained on, or None where `faces` does not have just them."""
+        noted = self.info["data"]["train"]
+        part = faces[np.isin(faces.split, noted["split"])]
+        return part if part.fingerprint == noted["fingerprint"] else None
+
     @classmethod
     def create(cls, path: Path, recipe: Recipe, info: Mapping[str, Any]) -> Run:
         """Begin a run in the folder `path`."""
@@ -172,6 +181,8 @@ class Run:
             arrays[f"{split}/names"] = np.char.encode(p.names, "utf-8")
             arrays[f"{split}/labels"] = p.labels.astype(np.int16)
             arrays[f"{split}/probabilities"] = p.probabilities.astype(np.float32)
+            if p.seen is not None:
+                arrays[f"{split}/seen"] = p.seen
         save_with(self.path / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))
 
     @property
@@ -201,6 +212,7 @@ class Run:
                     np.char.decode(arrays[f"{split}/names"], "utf-8"),
                     arrays[f"{split}/labels"].astype(np.int64),
                     arrays[f"{split}/probabilities"].astype(np.float32),
+                    arrays.get(f"{split}/seen"),
                 )
         except UNREADABLE as error:
             raise self._damaged("predictions.npz", error) from error

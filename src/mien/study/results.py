@@ -47,6 +47,7 @@ class StudyResults:
     out, runs, records : folders, as in `run_study`
     command, source : how the study was called, and where the data came from
     failures : by key of the model, why its training did not finish
+    searches, validations : what `mien.study.further` found, by key
     """
 
     faces: FaceSet
@@ -60,6 +61,8 @@ class StudyResults:
     command: str
     source: str
     failures: dict[str, str] = field(default_factory=dict)
+    searches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    validations: dict[str, dict[str, Any]] = field(default_factory=dict)
     _static: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run_of(self, planned: Planned) -> Run | None:
@@ -80,12 +83,15 @@ class StudyResults:
             "protocol_text": PROTOCOL,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
-            "state": "complete" if all(run for _, run in found) else "partial",
+            "state": "partial" if self._missing() or not all(r for _, r in found) else "complete",
             "data": self._data(measure),
             "hardware": hardware(),
             "versions": versions(),
             "models": models,
             "pairs": self._pairs(),
+            "searches": list(self.searches.values()),
+            "validations": list(self.validations.values()),
+            "missing": self._missing(),
         }
         if measure:
             trained = {planned.key: run for planned, run in found if run is not None}
@@ -195,6 +201,16 @@ class StudyResults:
                 lines.append(json.dumps({"split": split, "run": run.name, "date": now}) + "\n")
         if lines:
             write_text(path, known + "".join(lines))
+
+    def _missing(self) -> list[list[str]]:
+        """Searches and cross-validations that the scale plans and that have no result, and why."""
+        planned = [("search", p.key, self.searches) for p in self.scale.searches]
+        planned += [("validation", p.key, self.validations) for p in self.scale.validations]
+        return [
+            [what, key, self.failures.get(f"{what} {key}", "it is not finished")]
+            for what, key, found in planned
+            if key not in found
+        ]
 
     def _pairs(self) -> list[dict[str, str]]:
         """Keys of the models of one family and setting without and with attention."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from mien.runs.recipe import Recipe
-from mien.study.paper import BEST, TABLES_V_IX
+from mien.study.paper import BEST, TABLE_IV, TABLES_V_IX
 
 FAMILIES = {"vgg19": "VGG19", "resnet50": "ResNet50", "inceptionv3": "InceptionV3"}
 SIX = tuple((model, attention) for model in FAMILIES for attention in ("none", "cbam"))
@@ -36,6 +38,11 @@ PLAIN = Recipe(model="plain", epochs=26, lr=2e-3, weight_decay=0.01, ema=0.998).
 )
 """The quick baseline: AdamW, one-cycle, from scratch at 48 pixels."""
 
+TINY = Recipe(
+    model="plain", width=0.25, image_size=24, stride=8, schedule="constant", flip=0.5, shift=0.08
+).but(**{key: value for key, value in TABLE_IV.default.items() if key != "epochs"})
+"""A net of some 70,000 weights, in Table IV's default setting, that a search can afford."""
+
 PAPER_SIZES = {"vgg19": 224, "resnet50": 224, "inceptionv3": 299}
 
 
@@ -55,16 +62,58 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class PlannedSearch:
+    """A search of a study: a model in its default setting, and the levels to try beside it."""
+
+    default: Recipe
+    levels: Mapping[str, tuple[Any, ...]]
+    source: str  # of the levels
+
+    @property
+    def key(self) -> str:
+        """A name that is unique within a study."""
+        return self.default.key
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A model of a cross-validation: as it is, or in the best setting that a search found."""
+
+    recipe: Recipe
+    search: str | None = None  # key of the search that tunes it
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return self.recipe.title + (", tuned" if self.search else "")
+
+
+@dataclass(frozen=True)
+class PlannedValidation:
+    """A cross-validation of a study, by ``"k-fold"`` or ``"5x2"``."""
+
+    scheme: str
+    models: tuple[Compared, ...]
+    folds: int = 10  # of k-fold
+
+    @property
+    def key(self) -> str:
+        """A name that is unique within a study."""
+        return f"{self.folds}-fold" if self.scheme == "k-fold" else self.scheme
+
+
+@dataclass(frozen=True)
 class Scale:
     """How large a study is.
 
     Attributes
     ----------
-    name : ``"demo"``, ``"smoke"``, ``"cpu"`` or ``"paper"``
+    name : ``"demo"``, ``"smoke"``, ``"tiny"``, ``"cpu"`` or ``"paper"``
     label : what every table says of it
     toy : whether its figures say nothing about the published models beyond that the system works
     train_images : images per class taken from the training split at the most; None takes all
     plan : the trainings
+    searches, validations : what else is done, with models of its own
     """
 
     name: str
@@ -72,6 +121,8 @@ class Scale:
     toy: bool
     train_images: int | None
     plan: tuple[Planned, ...]
+    searches: tuple[PlannedSearch, ...] = ()
+    validations: tuple[PlannedValidation, ...] = ()
 
 
 def paper_recipe(model: str, attention: str, setting: str = "tuned") -> Recipe:
@@ -103,20 +154,54 @@ def _six(recipe: Recipe, setting: str = "default") -> tuple[Planned, ...]:
     )
 
 
+def _tiny(epochs: int, levels: Mapping[str, tuple[Any, ...]], source: str, folds: int) -> dict:
+    """What is searched and cross-validated of `TINY`, without and with CBAM."""
+    without = TINY.but(epochs=epochs)
+    with_ = without.but(attention="cbam")
+    search = PlannedSearch(without, levels, source)
+    tuned = tuple(Compared(recipe, search.key) for recipe in (without, with_))
+    return {
+        "searches": (search,),
+        "validations": (
+            PlannedValidation("k-fold", tuned, folds),
+            PlannedValidation("5x2", (*tuned, Compared(without), Compared(with_))),
+        ),
+    }
+
+
+def _paper_validations(searches: tuple[PlannedSearch, ...]) -> tuple[PlannedValidation, ...]:
+    """10-fold cross-validation of the tuned six, and the pairs of Tables XII and XIII by 5x2."""
+    tuned = tuple(Compared(search.default, search.key) for search in searches)
+    default = tuple(Compared(search.default) for search in searches)
+    return PlannedValidation("k-fold", tuned), PlannedValidation("5x2", (*tuned, *default))
+
+
 def scales() -> dict[str, Scale]:
     """Every scale by name."""
     quarter = "quarter-width versions (w1/4) at stride 16 and 48 pixels, from scratch"
-    demo, smoke, cpu = 4, 3, 5
+    demo, smoke, cpu, tiny = 4, 3, 5, 9
     start = "CBAM's gates begin near identity"
+    net = "a plain net of 70,000 weights at 24 pixels"
+    levels = {name: levels for name, levels in TABLE_IV.levels.items() if name != "epochs"}
+    few = {"lr": levels["lr"], "optimiser": levels["optimiser"]}
+    source = "Table IV without its epochs"
+    searches = tuple(
+        PlannedSearch(
+            paper_recipe(model, attention).but(**TABLE_IV.default), TABLE_IV.levels, "Table IV"
+        )
+        for model, attention in SIX
+    )
     return {
         scale.name: scale
         for scale in (
             Scale(
                 "demo",
-                f"demo scale: {quarter}, {demo} epochs on drawn faces; {start}",
+                f"demo scale: {quarter}, {demo} epochs on drawn faces; {start}; searched and "
+                f"cross-validated: {net}",
                 True,
                 None,
                 _six(FEW_STEPS.but(epochs=demo)),
+                **_tiny(demo, few, "rate and optimiser of Table IV", folds=3),
             ),
             Scale(
                 "smoke",
@@ -124,6 +209,17 @@ def scales() -> dict[str, Scale]:
                 True,
                 150,
                 _six(FEW_STEPS.but(epochs=smoke)),
+            ),
+            Scale(
+                "tiny",
+                f"tiny scale: {net} (plain, w1/4, stride 8), {tiny} epochs from scratch",
+                True,
+                None,
+                tuple(
+                    Planned("plain", kind, "default", TINY.but(attention=kind, epochs=tiny))
+                    for kind in ("none", "cbam")
+                ),
+                **_tiny(tiny, levels, source, folds=10),
             ),
             Scale(
                 "cpu",
@@ -145,6 +241,8 @@ def scales() -> dict[str, Scale]:
                     for setting in ("default", "tuned")
                     for model, attention in SIX
                 ),
+                searches,
+                _paper_validations(searches),
             ),
         )
     }

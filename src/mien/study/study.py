@@ -6,15 +6,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from mien.data.faceset import FaceSet
-from mien.data.splits import roles, sample
+from mien.data.splits import roles, sample_rows
 from mien.errors import MienError
+from mien.executors import Executor, Local
 from mien.runs.environment import cores
+from mien.study.further import Means, development, search, validate
 from mien.study.results import StudyResults
 from mien.study.scales import Planned, Scale
-from mien.study.workers import Job, train_all
+from mien.training.jobs import Job, train_jobs
 
 
 def run_study(
@@ -27,6 +30,9 @@ def run_study(
     extra: Sequence[Planned] = (),
     jobs: int | None = None,
     device: str | None = None,
+    executor: Executor | None = None,
+    store: str | None = None,
+    storage: str | None = None,
     command: str = "",
     source: str = "",
 ) -> Path:
@@ -49,6 +55,10 @@ def run_study(
     jobs : trainings at a time, each in a process of its own with its share of the cores; by default
         one on an accelerator or for networks of full width, else one a core
     device : as in `fit`
+    executor : where the trainings are done, several at a time as it sees fit; None is this machine,
+        `jobs` at a time
+    store : a `RunStore` that brings the runs here from the other machines of `executor`
+    storage : of the tables of trials of the searches; by default a file in `out`
     command, source : how the study was called and where its data came from, for the report
 
     Returns
@@ -57,8 +67,10 @@ def run_study(
         of ``results.json``. A training that failed stands there as not run, with its error.
     """
     faces, parts = roles(faces)
-    train, validation = sample(faces[parts.train], scale.train_images), faces[parts.validation]
+    rows = sample_rows(faces, parts.train, scale.train_images)
+    validation_rows = np.flatnonzero(faces.split == parts.validation)
     plan = [*scale.plan, *extra]
+    train = faces[rows]
     results = StudyResults(faces, parts, train, scale, plan, out, runs, records, command, source)
     missing = [planned for planned in plan if results.run_of(planned) is None]
     print(f"study: {len(plan) - len(missing)} of {len(plan)} trainings are done", file=sys.stderr)
@@ -72,21 +84,58 @@ def run_study(
     key_of = {
         Job(
             planned.recipe,
+            rows,
+            validation_rows,
             runs,
             records,
             device,
-            threads=None if workers == 1 else max(1, cores() // workers),
-            progress="live" if workers == 1 else "lines",
+            threads=None if executor or workers == 1 else max(1, cores() // workers),
+            progress="live" if executor is None and workers == 1 else "lines",
+            store=store,
         ): planned.key
         for planned in missing
     }
 
-    def done(job: Job, error: MienError | None) -> None:
+    def done(job: Job, run: str | None, error: MienError | None) -> None:
         if error is not None:
             results.failures[key_of[job]] = str(error)
             print(f"study: {key_of[job]} failed: {error}", file=sys.stderr)
         results.write()
 
-    train_all(list(key_of), train, validation, workers, done)
+    train_jobs(faces, list(key_of), executor or Local(workers), done)
+    _go_further(
+        results,
+        development(faces, rows, validation_rows),
+        Means(
+            executor=executor,
+            workers=jobs,
+            storage=storage or f"sqlite:///{(out / 'trials.db').absolute()}",
+            runs=runs,
+            records=records,
+            device=device,
+            store=store,
+            threads=None if executor or jobs == 1 else max(1, cores() // jobs),
+        ),
+    )
     results.write(measure=True)
     return out / "results.json"
+
+
+def _go_further(results: StudyResults, faces: FaceSet, means: Means) -> None:
+    """Search and cross-validate as the scale plans it; what fails stands as not run."""
+    scale = results.scale
+    for planned in scale.searches:
+        try:
+            results.searches[planned.key] = search(planned, faces, means)
+        except MienError as error:
+            results.failures[f"search {planned.key}"] = str(error)
+            print(f"study: search {planned.key} failed: {error}", file=sys.stderr)
+        results.write()
+    for validation in scale.validations:
+        try:
+            found = validate(validation, results.train, results.searches, scale.label, means)
+            results.validations[validation.key] = found
+        except MienError as error:
+            results.failures[f"validation {validation.key}"] = str(error)
+            print(f"study: {validation.key} failed: {error}", file=sys.stderr)
+        results.write()

@@ -1,12 +1,14 @@
 """The training images as one tensor on the device, and the batches taken from it.
 
 A face of 48x48 grey pixels is 2,304 bytes, so a data set of tens of thousands is a tensor, and a
-loader is an index into it: no files, no worker processes, no copies.
+loader is an index into it: no files, no worker processes, no copies. The images of a store are a
+tensor too, mapped from their file, of which only the batches come to the device.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,8 +16,10 @@ import numpy as np
 import torch
 
 from mien.data.faceset import FaceSet
-from mien.images import Augment, Normalisation, augment, cutmix, mixup, resize
+from mien.images import Augment, Normalisation, cutmix, mixup, resize
+from mien.images.augment import change, draw
 from mien.runs.recipe import Recipe
+from mien.training.share import WHOLE, Share
 
 
 def random_seed(*parts: object) -> int:
@@ -25,14 +29,26 @@ def random_seed(*parts: object) -> int:
 
 
 def as_tensor(images: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """uint8 ``[N, H, W]`` or ``[N, H, W, 3]`` as a uint8 tensor ``[N, C, H, W]`` on the device."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    return tensor.unsqueeze(1) if images.ndim == 3 else tensor.movedim(3, 1).contiguous()
+    """uint8 ``[N, H, W]`` or ``[N, H, W, 3]`` as a uint8 tensor ``[N, C, H, W]`` on the device.
+
+    Images mapped from a file stay there: their tensor is on the CPU, a copy of none of them, and
+    must not be written to.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        tensor = torch.from_numpy(np.ascontiguousarray(images))
+    tensor = tensor.unsqueeze(1) if images.ndim == 3 else tensor.movedim(3, 1)
+    return tensor if isinstance(images, np.memmap) else tensor.to(device).contiguous()
+
+
+def as_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 images, laid out in any way, as float in [0, 1] with each channel in one piece."""
+    return images.contiguous().float().div_(255)
 
 
 def prepared(images: torch.Tensor, normalisation: Normalisation, size: int) -> torch.Tensor:
     """uint8 ``[N, C, H, W]`` as what a model reads: resized, normalised, channels last."""
-    pixels = resize(images.float().div_(255), size)
+    pixels = resize(as_float(images), size)
     return normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
 
 
@@ -60,12 +76,20 @@ class Batches:
     What an epoch sees depends on the recipe's seed and the epoch's number alone, so a training that
     goes on after an interruption sees what it would have seen. The images left over when the set
     does not divide into batches differ from epoch to epoch.
+
+    Of each batch it gives the part of `share`; what is drawn for an image does not depend on it.
     """
 
     def __init__(
-        self, faces: FaceSet, recipe: Recipe, normalisation: Normalisation, device: torch.device
+        self,
+        faces: FaceSet,
+        recipe: Recipe,
+        normalisation: Normalisation,
+        device: torch.device,
+        share: Share = WHOLE,
     ) -> None:
         self.recipe, self.normalisation, self.device = recipe, normalisation, device
+        self.share = share
         self.images = as_tensor(faces.images, device)
         self.targets = torch.from_numpy(target_probabilities(faces, recipe.soft_labels)).to(device)
         self.weights = None
@@ -87,21 +111,30 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
         generator = torch.Generator().manual_seed(random_seed(self.recipe.seed, "epoch", epoch))
-        order = torch.randperm(len(self.images), generator=generator).to(self.device)
+        order = torch.randperm(len(self.images), generator=generator)
+        # Images of a store lie on the CPU, and an index that had to come back would stop the loop.
+        of_images, of_targets = order.to(self.images.device), order.to(self.device)
         for step in range(self.steps):
-            chosen = order[step * self.size : (step + 1) * self.size]
-            yield self._batch(chosen, generator)
+            chosen = slice(step * self.size, (step + 1) * self.size)
+            yield self._batch(of_images[chosen], of_targets[chosen], generator)
 
-    def _batch(self, chosen: torch.Tensor, generator: torch.Generator) -> Batch:
-        recipe = self.recipe
-        pixels = augment(self.images[chosen].float().div_(255), self.settings, generator)
-        pixels, targets = resize(pixels, recipe.image_size), self.targets[chosen]
+    def _batch(
+        self, of_images: torch.Tensor, of_targets: torch.Tensor, generator: torch.Generator
+    ) -> Batch:
+        recipe, share = self.recipe, self.share.of(self.size)
+        numbers = draw(self.size, generator)
+        # Images are mixed with any others of the batch, so that it must be whole until then.
+        mixed = recipe.mixup or recipe.cutmix
+        early, late = (slice(None), share) if mixed else (share, slice(None))
+        pixels = as_float(self.images[of_images[early]].to(self.device))
+        pixels = change(pixels, self.settings, numbers[:, early])
+        pixels, targets = resize(pixels, recipe.image_size), self.targets[of_targets[early]]
         # Where both are asked for, a coin decides which of the two a batch gets.
         either = recipe.mixup and recipe.cutmix and float(torch.rand((), generator=generator)) < 0.5
         if recipe.mixup and (not recipe.cutmix or either):
             pixels, targets = mixup(pixels, targets, recipe.mixup, generator)
         elif recipe.cutmix:
             pixels, targets = cutmix(pixels, targets, recipe.cutmix, generator)
-        pixels = self.normalisation.apply(pixels)
-        weights = None if self.weights is None else self.weights[chosen]
-        return Batch(pixels.contiguous(memory_format=torch.channels_last), targets, weights)
+        pixels = self.normalisation.apply(pixels[late])
+        weights = None if self.weights is None else self.weights[of_targets[share]]
+        return Batch(pixels.contiguous(memory_format=torch.channels_last), targets[late], weights)

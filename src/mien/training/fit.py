@@ -12,6 +12,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
 from mien.training.loop import Training
 from mien.training.parts import check_parts
+from mien.training.prefix import check_prefix
 
 
 def fit(
@@ -23,6 +24,8 @@ def fit(
     records: Path | str | None = None,
     device: str | None = None,
     progress: str = "live",
+    prefix: Run | None = None,
+    keep_checkpoint: bool = False,
 ) -> Run:
     """Train a model and return its finished run.
 
@@ -41,17 +44,24 @@ def fit(
     device : ``"cpu"``, ``"cuda"``, ...; None takes an accelerator where there is one
     progress : ``"live"`` (a line that is kept up to date, on a terminal), ``"lines"`` (a line an
         epoch) or ``"none"``
+    prefix : a finished run of the same recipe with fewer epochs, on the same images, whose last
+        checkpoint was kept: the training goes on from its end, and ends with the same weights bit
+        for bit as without it
+    keep_checkpoint : keep the last checkpoint of the finished run, for a longer training to go on
+        from
 
     Raises
     ------
     DataError
         if a test split is given, or images are unlabelled or missing.
     RecipeError
-        if the recipe does not fit the model or the images.
+        if the recipe does not fit the model or the images, or does not go on from `prefix`.
     RunError
         if the run folder is damaged, in use, or cannot be written, or the loss is not finite.
     """
     check_parts(recipe, train, validation)
+    if prefix is not None:
+        check_prefix(prefix, recipe, train, validation)
     name = run_name(recipe, train, validation)
     found = find_finished(name, recipe, *(Path(f) for f in (runs, records) if f is not None))
     if found is not None:
@@ -63,5 +73,5 @@ def fit(
         if found is not None:
             return found
         remove_leftovers(path)
-        training.begin(path)
-        return training.finish(progress)
+        training.begin(path, prefix)
+        return training.finish(progress, keep_checkpoint)

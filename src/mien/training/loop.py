@@ -34,13 +34,22 @@ from mien.training.optimiser import add_penalty_gradients, create_optimiser, pen
 from mien.training.parts import unseen
 from mien.training.predict import build_model, probabilities
 from mien.training.schedule import learning_rate
+from mien.training.share import WHOLE, Share, synchronised
 
 COLLAPSE_EPOCHS = 3
 """Epochs in a row with one and the same answer for every image before it is called a collapse."""
 
 
+class Diverged(RunError):
+    """The loss of a training is no longer finite."""
+
+
 class Training:
-    """The state of one training, from the recipe alone; `begin` gives it a folder."""
+    """The state of one training, from the recipe alone; `begin` gives it a folder.
+
+    Of a training that several processes do together, `share` is the part of this one. Only the
+    leading one needs the validation images, and only it writes.
+    """
 
     def __init__(
         self,
@@ -48,18 +57,22 @@ class Training:
         train: FaceSet,
         validation: FaceSet | None,
         device: torch.device,
+        share: Share = WHOLE,
     ) -> None:
-        self.recipe, self.device = recipe, device
+        self.recipe, self.device, self.share = recipe, device, share
         torch.manual_seed(random_seed(recipe.seed, "weights"))
         self.model = build_model(recipe, len(train.classes), train.channels)
         self.fresh = [] if recipe.weights == "none" else load_weights(self.model, recipe.weights)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stepped = torch.compile(self.model) if recipe.compile else self.model
+        if share.processes > 1 and device.type != "cpu":
+            self.model = synchronised(self.model)
+        joined = share.joined(self.model)
+        self.stepped = torch.compile(joined) if recipe.compile else joined
 
         train_images = enhance(train.images, recipe.enhance)
         self.normalisation = normalisation(recipe.normalise, train_images)
         enhanced = replace(train, images=train_images) if recipe.enhance else train
-        self.batches = Batches(enhanced, recipe, self.normalisation, device)
+        self.batches = Batches(enhanced, recipe, self.normalisation, device, share)
         self.class_weights = None
         if recipe.class_weights != "none":
             weights = class_weights(train.labels, len(train.classes), recipe.class_weights)
@@ -74,14 +87,17 @@ class Training:
         self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
         self.epoch = 0
 
-    def begin(self, path: Path) -> None:
-        """Make the run folder `path`, or take up the training that was stopped there."""
+    def begin(self, path: Path, prefix: Run | None = None) -> None:
+        """Make the run folder `path`, or take up the training that was stopped there.
+
+        A new training goes on from the end of the run `prefix`, where one is given.
+        """
         if (path / "checkpoint.pt").exists():
             self.run = Run.open(path)
-            self.run.log = load_checkpoint(
-                self.run.checkpoint_path, self.model, self.optimiser, self.average, self.device
-            )
-            self.epoch = len(self.run.log)
+            self._go_on_from(self.run)
+            return
+        if not self.share.leads:
+            self.run = Run(path, self.recipe)
             return
         parts = {"train": self.train}
         if self.validation is not None:
@@ -110,10 +126,22 @@ class Training:
                 "parameters": sum(p.numel() for p in self.model.parameters()),
                 "hardware": hardware(str(self.device)),
                 "versions": versions(),
+                **({"processes": self.share.processes} if self.share.processes > 1 else {}),
             },
         )
+        if prefix is not None:
+            self._go_on_from(prefix)
+            self.run.info["prefix"] = {"run": prefix.name, "epochs": self.epoch}
+            self.run.save()
 
-    def finish(self, show: str) -> Run:
+    def _go_on_from(self, earlier: Run) -> None:
+        """Take the state and the log of the last checkpoint of `earlier`."""
+        self.run.log = load_checkpoint(
+            earlier.checkpoint_path, self.model, self.optimiser, self.average, self.device
+        )
+        self.epoch = len(self.run.log)
+
+    def finish(self, show: str, keep_checkpoint: bool = False) -> Run:
         """Train the epochs that are missing, then leave weights and validation predictions."""
         recipe, run = self.recipe, self.run
         progress = TrainingProgress(
@@ -126,7 +154,10 @@ class Training:
             with progress:
                 while self.epoch < recipe.epochs and not self._out_of_patience():
                     self._train_epoch(progress)
-            self._leave_results(progress)
+            if self.share.leads:
+                self._leave_results(progress)
+            if self.share.leads and not keep_checkpoint:
+                run.checkpoint_path.unlink(missing_ok=True)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped after {self.epoch} of {recipe.epochs} epochs, which are kept in "
@@ -135,9 +166,10 @@ class Training:
         return run
 
     def _train_epoch(self, progress: TrainingProgress) -> None:
-        recipe, batches = self.recipe, self.batches
+        recipe, batches, share = self.recipe, self.batches, self.share
         # Dropout and drop path draw from the global generator: it, too, is keyed by the epoch.
-        torch.manual_seed(random_seed(recipe.seed, "layers", self.epoch))
+        others = () if share.leads else (share.rank,)
+        torch.manual_seed(random_seed(recipe.seed, "layers", self.epoch, *others))
         weights = penalised(self.model)
         losses = torch.zeros(batches.steps, device=self.device)
         right = torch.zeros((), device=self.device)
@@ -173,6 +205,7 @@ class Training:
                 rate = (step + 1) * batches.size / (time.perf_counter() - began)
                 self._check_finite(losses[: step + 1])
                 progress.step(self.epoch + 1, step + 1, float(losses[step]), rate)
+        losses, right = share.sum(losses) / share.processes, share.sum(right)
         self._check_finite(losses)
         seconds = time.perf_counter() - began
         seen = batches.steps * batches.size
@@ -190,7 +223,11 @@ class Training:
             "seconds": round(time.perf_counter() - began, 3),
             "images_per_second": round(seen / seconds, 1),
         }
+        row = share.told(row)
         self.run.log.append(row)
+        if not share.leads:
+            self.epoch += 1
+            return
         save_checkpoint(
             self.run.checkpoint_path, self.run.log, self.model, self.optimiser, self.average
         )
@@ -230,10 +267,13 @@ class Training:
         write_bytes(run.weights_path, save(state))
         if self.validation is not None:
             split = str(self.validation.split[0])
-            found = self._probabilities("fp32")
-            run.save_predictions(
-                {split: Predictions(self.validation.names, self.validation.labels, found)}
+            kept = Predictions(
+                self.validation.names,
+                self.validation.labels,
+                self._probabilities("fp32"),
+                ~self.unseen,
             )
+            run.save_predictions({split: kept})
         seconds = sum(row["seconds"] for row in run.log)
         run.info |= {
             "state": "finished",
@@ -248,7 +288,6 @@ class Training:
             "peak_memory_gb": peak_memory(str(self.device)),
         }
         run.save()
-        run.checkpoint_path.unlink(missing_ok=True)
         progress.say(f"{recipe.title}: finished in {seconds / 60:.1f} min, {run.path}")
 
     def _probabilities(self, precision: str) -> np.ndarray:
@@ -284,8 +323,8 @@ class Training:
             place = f"in epoch {self.epoch + 1}, step {step + 1} of {self.batches.steps}"
             raise self._diverged("loss", float(losses[step]), place)
 
-    def _diverged(self, what: str, value: float, place: str) -> RunError:
-        return RunError(
+    def _diverged(self, what: str, value: float, place: str) -> Diverged:
+        return Diverged(
             f"{self.run.path}: the {what} is {value} {place}; the epochs before are kept. Try a "
             "lower lr, a warm-up, or clip"
         )

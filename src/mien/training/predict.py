@@ -84,14 +84,16 @@ def probabilities(
 ) -> torch.Tensor:
     """Class probabilities, float32 ``[N, C]``, of uint8 images ``[N, channels, H, W]``.
 
-    The model is put into evaluation mode and left as it was found.
+    The images may lie on the CPU and the model on an accelerator. The model is put into evaluation
+    mode and left as it was found.
     """
     was_training = model.training
     model.eval()
     found = []
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    device = next(model.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for part in images.split(batch_size):
-            found.append(model(prepared(part, normalisation, size)).float().softmax(1))
+            found.append(model(prepared(part.to(device), normalisation, size)).float().softmax(1))
     model.train(was_training)
     return torch.cat(found)
 
@@ -110,15 +112,21 @@ def predict_probabilities(run: Run, faces: FaceSet, device: str = "cpu") -> np.n
 
 
 def predict_splits(run: Run, faces: FaceSet, splits: list[str], device: str = "cpu") -> None:
-    """Keep in `run` its predictions for the named splits of `faces` it has none for yet."""
+    """Keep in `run` its predictions for the named splits of `faces` it has none for yet.
+
+    Which images stand in the training part is kept too, where `faces` has that part.
+    """
     missing = [split for split in splits if split not in run.predicted]
     if not missing:
         return
     model = load_model(run, device)
+    train = run.training_part(faces)
     found = {}
     for split in missing:
         part = faces[split]
-        found[split] = Predictions(part.names, part.labels, _predict(run, model, part, device))
+        seen = None if train is None else part.stands_in(train)
+        predicted = _predict(run, model, part, device)
+        found[split] = Predictions(part.names, part.labels, predicted, seen)
     run.save_predictions(found)
 
 

@@ -1,0 +1,68 @@
+"""The application that the commands belong to, the options they share, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mien.errors import MienError
+
+app = typer.Typer(
+    help="Facial expression recognition: train, compare, explain and run models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="A data set: the Kaggle folder or its zip, fer2013.csv, <split>/<class>/* folders, "
+        "or 'drawn[:N[:SEED]]' for the embedded default.",
+    ),
+]
+Runs = Annotated[Path, typer.Option(help="Folder of the runs.")]
+Records = Annotated[
+    Path | None, typer.Option(help="Folder with records of finished runs that count as done.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: an accelerator if any.")]
+Jobs = Annotated[int | None, typer.Option(help="Trainings at a time. Default: one a core.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, counted.")]
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one line and exit status 1."""
+    warnings.filterwarnings("ignore", message=".*CUDA.*")
+    try:
+        app()
+    except MienError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Let Ctrl-C print what is kept and how to go on; typer alone would end without a word."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def command_line() -> str:
+    """The command as it was typed, for the report."""
+    return shlex.join(["mien", *sys.argv[1:]])
+
+
+def next_step(text: str) -> None:
+    Console().print(f"next: {text}", style="dim", highlight=False, soft_wrap=True)

@@ -1,0 +1,142 @@
+"""Commands of one model: train, recipes, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mien.cli.app import Data, Device, Runs, SkipBad, app, next_step, stoppable
+from mien.errors import RecipeError
+
+if TYPE_CHECKING:
+    from mien.runs.recipe import Recipe
+
+
+@app.command()
+def train(
+    data: Data,
+    recipe: Annotated[
+        str, typer.Option(help="A recipe by name (see `mien recipes`), or a TOML file.")
+    ] = "plain",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: --set epochs=10")
+    ] = None,
+    runs: Runs = Path("runs"),
+    records: Annotated[
+        Path | None, typer.Option(help="Leave a small record of the finished run here.")
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Share every batch out to so many processes.")] = 1,
+    launcher: Annotated[str, typer.Option(help="torch, or ray: what starts them.")] = "torch",
+    device: Device = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train one model on the training split, watching the validation split.
+
+    Example: mien train --data .data/fer2013 --recipe plain --set epochs=10
+    """
+    from mien.data import read, roles
+    from mien.training import fit, predict_splits
+    from mien.training.distributed import fit_distributed
+
+    chosen = recipe_of(recipe, set_ or [])
+    faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.soft_labels))
+    train, validation = faces[parts.train], faces[parts.validation]
+    with stoppable():
+        if processes == 1:
+            run = fit(chosen, train, validation, runs=runs, device=device)
+        else:
+            run = fit_distributed(
+                chosen,
+                train,
+                validation,
+                processes=processes,
+                launcher=launcher,
+                runs=runs,
+                device=device,
+            )
+    if parts.test and not faces[parts.test].labelled:
+        predict_splits(run, faces, [parts.test], device or "cpu")
+    print(f"run: {run.path}")
+    if records:
+        print(f"record: {run.write_record(records)}")
+    _print_metrics(run, parts.validation, faces)
+    next_step(f"mien predict PHOTOS --run {run.path} --out predictions.csv")
+
+
+def recipe_of(name: str, changes: list[str]) -> Recipe:
+    """A recipe by name or from a TOML file, with settings changed by NAME=VALUE."""
+    from mien.runs.recipe import Recipe, unknown
+    from mien.study.scales import recipes
+
+    if name.endswith(".toml"):
+        recipe = Recipe.from_toml(name)
+    elif name in recipes():
+        recipe = recipes()[name]
+    else:
+        raise RecipeError(unknown("recipe", name, recipes()) + "; or give a TOML file")
+    settings = recipe.to_dict()
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {change}: write it as NAME=VALUE, such as epochs=10")
+        settings[key.strip()] = value.strip()
+    return Recipe.from_dict(settings, source="--set" if changes else name)
+
+
+def _print_metrics(run: Any, split: str, faces: Any) -> None:
+    from mien.metrics import evaluate
+
+    found = run.predictions(split)
+    metrics = evaluate(found.probabilities, found.labels, run.classes)
+    low, high = metrics.accuracy_interval
+    print(
+        f"{split} (validation): accuracy {metrics.accuracy:.4f} [{low:.4f}, {high:.4f}], "
+        f"balanced {metrics.balanced_accuracy:.4f}, macro F1 {metrics.macro_f1:.4f}, "
+        f"{metrics.n:,} images"
+    )
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that `mien train --recipe` knows.
+
+    Example: mien recipes
+    """
+    from mien.study.scales import recipes as known
+
+    table = Table("recipe", "model", "pixels", "stride", "epochs", "batch", "optimiser", "rate")
+    for name, r in known().items():
+        table.add_row(
+            name,
+            r.title,
+            str(r.image_size),
+            str(r.stride),
+            str(r.epochs),
+            str(r.batch_size),
+            r.optimiser,
+            f"{r.lr:g}",
+        )
+    Console().print(table)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Pictures of faces, or folders of them.")],
+    run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
+    device: Device = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Write image, label and the probability of each class for pictures of faces.
+
+    Example: mien predict .data/fer2013/private --run runs/RUN --out predictions.csv
+    """
+    from mien.runs.run import Run
+    from mien.training.predict import predict_files
+
+    n = predict_files(Run.open(run), images, out, device=device or "cpu", skip_bad=skip_bad)
+    print(f"{n:,} images: {out}")

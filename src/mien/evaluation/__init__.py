@@ -1,0 +1,1 @@
+"""Evaluation: validation schemes, cross-validation, and tests of whether two models differ."""

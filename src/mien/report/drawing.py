@@ -1,0 +1,34 @@
+"""A figure of the report: a drawing with its name and its words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mien import plots
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its name in files, its caption, and what it shows in one sentence."""
+
+    name: str
+    caption: str
+    alt: str
+    drawing: Drawing
+
+
+def write_figures(figures: Iterable[Figure], folder: Path) -> None:
+    """Write each figure as SVG and PDF."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        # Laid out once: each rendering would do so anew, at twice the time.
+        with plots.style():
+            figure.drawing.draw_without_rendering()
+            figure.drawing.set_layout_engine("none")
+        plots.save(figure.drawing, folder / figure.name)

@@ -1,0 +1,252 @@
+"""One training that several processes do together, each on its share of every batch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mien.data.faceset import FaceSet
+from mien.errors import MienError, RecipeError, RunError
+from mien.runs.atomic import remove_leftovers
+from mien.runs.environment import choose_device
+from mien.runs.lock import locked
+from mien.runs.recipe import Recipe, unknown
+from mien.runs.run import Run, find_finished, run_name
+from mien.training.loop import Training
+from mien.training.parts import check_parts
+from mien.training.share import Share
+
+
+def fit_distributed(
+    recipe: Recipe,
+    train: FaceSet,
+    validation: FaceSet | None = None,
+    *,
+    processes: int,
+    launcher: str = "torch",
+    backend: str | None = None,
+    runs: Path | str = "runs",
+    records: Path | str | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    progress: str = "live",
+) -> Run:
+    """Train a model in several processes at once, and return its finished run.
+
+    As `fit`, but each process works on its share of every batch (torch's DistributedDataParallel),
+    an accelerator each where there are any. Order, augmentation and mixing are drawn for the whole
+    batch, so they do not depend on the number of processes, and the gradients are those of the
+    whole batch's loss. Where the layers take no statistics of a batch and draw no numbers, the
+    result is that of one process up to rounding.
+
+    Dropout draws other numbers. Batch norm takes its statistics over all processes on accelerators;
+    on CPUs there is no such thing, and each process takes those of its own share. So the number of
+    processes, which stands in the run's info, is part of its name where it is not 1: the same
+    number goes on with a training that was stopped, another one begins a run of its own.
+
+    Parameters
+    ----------
+    recipe, train, validation, records, progress : as in `fit`
+    processes : how many; must divide the batch
+    launcher : ``"torch"`` starts them on this machine; ``"ray"`` through Ray Train, in the cluster
+        that this process is connected to or ``RAY_ADDRESS`` names, or else one of its own here
+    backend : ``"gloo"``, ``"nccl"``, ...; None is gloo on CPUs and nccl on NVIDIA's accelerators
+    runs : folder in which the run's folder is made; with Ray, one that every machine sees
+    device : ``"cpu"`` or ``"cuda"``; None takes accelerators where this machine has one
+    threads : of torch in each process; None shares out those of this process
+
+    Raises
+    ------
+    DataError, RecipeError, RunError
+        as `fit` does, if the number of processes does not divide the batch, if there are fewer
+        accelerators than processes, or if one of them dies.
+    """
+    if launcher not in LAUNCHERS:
+        raise RecipeError(unknown("launcher", launcher, LAUNCHERS))
+    check_parts(recipe, train, validation)
+    batch = min(recipe.batch_size, len(train))
+    if processes < 1 or batch % processes:
+        raise RecipeError(
+            f"a batch of {batch} images cannot be shared out evenly to {processes} processes; "
+            "give a batch_size that is a multiple of their number"
+        )
+    name = run_name(recipe, train, validation) + (f"-x{processes}" if processes > 1 else "")
+    found = find_finished(name, recipe, *(Path(f) for f in (runs, records) if f is not None))
+    if found is not None:
+        return found
+    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    task = Task(
+        recipe=recipe,
+        train=train,
+        validation=validation,
+        path=Path(runs).absolute() / name,
+        processes=processes,
+        kind=kind,
+        backend=backend or ("nccl" if kind == "cuda" else "gloo"),
+        threads=threads or max(1, torch.get_num_threads() // processes),
+        progress=progress,
+    )
+    with locked(task.path):
+        found = find_finished(name, recipe, Path(runs))  # by another process, meanwhile
+        if found is not None:
+            return found
+        remove_leftovers(task.path)
+        try:
+            LAUNCHERS[launcher](task)
+            run = Run.open(task.path)
+            if not run.finished:  # Ctrl-C reached the processes and not this one
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped; finished epochs are kept in {task.path}: the same command goes on from "
+                "there"
+            ) from None
+    return run
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What every process of a training is told."""
+
+    recipe: Recipe
+    train: FaceSet
+    validation: FaceSet | None
+    path: Path
+    processes: int
+    kind: str
+    backend: str
+    threads: int
+    progress: str
+
+
+def train_share(task: Task, rank: int, device: str) -> None:
+    """Do one process's share; its process group must have been made."""
+    share = Share(rank, task.processes)
+    torch.set_num_threads(task.threads)
+    where = choose_device(device)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    validation = task.validation if share.leads else None
+    training = Training(task.recipe, task.train, validation, where, share)
+    training.begin(task.path)
+    epochs = share.sum(torch.tensor(training.epoch, device=where))
+    if int(epochs) != training.epoch * task.processes:
+        raise RunError(
+            f"{task.path}: process {rank} finds {training.epoch} finished epochs there and others "
+            "find others; give a folder of runs that every machine sees"
+        )
+    own_statistics = where.type == "cpu" and any(
+        isinstance(module, _BatchNorm) for module in training.model.modules()
+    )
+    if share.leads and own_statistics and task.processes > 1 and task.progress != "none":
+        print(
+            f"{task.recipe.title}: on CPUs each of the {task.processes} processes takes batch "
+            "norm's statistics of its own share of a batch, so the result is not that of one",
+            file=sys.stderr,
+        )
+    training.finish(task.progress if share.leads else "none")
+
+
+def _with_torch(task: Task) -> None:
+    """Spawn the processes on this machine."""
+    devices = torch.cuda.device_count() if task.kind == "cuda" else task.processes
+    if task.backend == "nccl" and devices < task.processes:
+        raise RunError(
+            f"{task.processes} processes need an accelerator each, and this machine has {devices}; "
+            f"give processes={devices}, or device='cpu'"
+        )
+    failures: SimpleQueue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    with TemporaryDirectory() as folder:
+        started = torch.multiprocessing.spawn(
+            _spawned, (task, f"file://{folder}/meeting", failures), task.processes, join=False
+        )
+        try:
+            while not started.join():
+                pass
+        except KeyboardInterrupt:
+            for process in started.processes:  # Ctrl-C in a terminal has reached them too
+                process.join(10)
+                process.terminate()
+            raise
+        except torch.multiprocessing.ProcessRaisedException:
+            # Those that waited for the one that failed have lost their connection: no news.
+            if failures.empty():
+                raise
+            raise failures.get() from None
+        except torch.multiprocessing.ProcessExitedException as died:
+            how = died.signal_name or f"status {died.exit_code}"
+            raise RunError(
+                f"{task.path}: process {died.error_index} of {task.processes} died ({how}), as it "
+                "does when memory runs out; finished epochs are kept: the same command goes on "
+                "from there"
+            ) from None
+
+
+def _spawned(rank: int, task: Task, meeting: str, failures: SimpleQueue) -> None:
+    device = task.kind
+    if device == "cuda":
+        device = f"cuda:{rank % torch.cuda.device_count()}"
+    distributed.init_process_group(
+        task.backend, init_method=meeting, rank=rank, world_size=task.processes
+    )
+    try:
+        train_share(task, rank, device)
+    except MienError as error:
+        failures.put(error)
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+def _with_ray(task: Task) -> None:
+    """Have Ray Train start the processes, wherever its cluster has room for them."""
+    try:
+        import ray
+        from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchConfig, TorchTrainer
+    except ImportError as error:
+        raise RunError(f"launcher 'ray' needs Ray ({error}): install mien[cluster]") from error
+    on_cuda = task.kind == "cuda"
+    with TemporaryDirectory(prefix=".ray-", dir=task.path) as folder:  # every machine must see it
+        trainer = TorchTrainer(
+            _in_ray,
+            train_loop_config={"task": ray.put(task)},
+            torch_config=TorchConfig(backend=task.backend),
+            scaling_config=ScalingConfig(
+                num_workers=task.processes,
+                use_gpu=on_cuda,
+                resources_per_worker={"CPU": task.threads, "GPU": int(on_cuda)},
+            ),
+            run_config=RunConfig(storage_path=folder),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as failed:
+            for failure in getattr(failed, "worker_failures", {}).values():
+                if isinstance(failure, MienError):
+                    raise failure from None
+            raise RunError(
+                f"{task.path}: Ray Train stopped ({str(failed).strip()}); finished epochs are "
+                "kept: the same command goes on from there"
+            ) from failed
+
+
+def _in_ray(config: dict[str, Any]) -> None:
+    import ray
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    train_share(ray.get(config["task"]), get_context().get_world_rank(), str(get_device()))
+
+
+LAUNCHERS: dict[str, Callable[[Task], None]] = {"torch": _with_torch, "ray": _with_ray}
+"""Ways of starting the processes of a training."""
