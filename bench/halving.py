@@ -12,6 +12,7 @@ The published figure comes from
 from __future__ import annotations
 
 import json
+import math
 import time
 from argparse import Namespace
 from collections.abc import Sequence
@@ -89,6 +90,8 @@ def verdict(gap: float, noise: float) -> str:
     """What a difference from the grid's winner means beside what another seed does to one."""
     if gap >= 0:
         return "the same, or as good"
+    if math.isnan(noise):
+        return "not known from one seed"
     return "within the noise of seeds" if -gap <= noise else "beyond the noise of seeds"
 
 

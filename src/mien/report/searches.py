@@ -108,7 +108,7 @@ def best_and_default(search: Search, context: str) -> Table:
     ):
         cells = (trial[key] for trial in (default, best))
         rows.append([what, *(default["reason"] or "–" if c is None else show(c) for c in cells)])
-    tried = sum(trial["rung"] == 0 for trial in search["trials"])
+    tried = sum(bracket["settings"] for bracket in search["fidelity"]["brackets"])
     return Table(
         f"search-{search['key']}",
         f"{search['title']}: default and best setting found (after Tables V to X)",
@@ -152,7 +152,8 @@ def cost(search: Search, context: str) -> Table:
         ],
         rows,
         notes=[
-            "Hours of the whole grid follow from the measured pace of each setting; it was not run."
+            "Hours of the whole grid follow from the measured pace of each setting"
+            + ("." if search["fidelity"]["name"] == "full" else "; it was not run.")
         ],
         context=context,
     )
