@@ -135,7 +135,7 @@ def _ladder(search: Search) -> str:
 def cost(search: Search, context: str) -> Table:
     """What the search cost beside what every setting in full would."""
     spent, whole = search["cost"], search["cost"]["exhaustive"]
-    rows = [["this search", spent["epoch_images"], spent["seconds"] / 3600, 1.0]]
+    rows = [["this search", spent["epoch_images"], spent["seconds"], 1.0]]
     if whole is not None:
         ratio = whole["epoch_images"] / spent["epoch_images"]
         rows.append(
@@ -147,12 +147,12 @@ def cost(search: Search, context: str) -> Table:
         [
             Column("what"),
             Column("images times epochs", count),
-            Column("device-hours", decimals(2), "h", "h"),
+            Column("device time", minutes, "min", "s"),
             Column("times the search", decimals(1)),
         ],
         rows,
         notes=[
-            "Hours of the whole grid follow from the measured pace of each setting"
+            "The time of the whole grid follows from the measured pace of each setting"
             + ("." if search["fidelity"]["name"] == "full" else "; it was not run.")
         ],
         context=context,
