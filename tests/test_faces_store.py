@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mien.data import FaceSet, draw_faces, folder, read
+from mien.data import CLASSES, FaceSet, draw_faces, folder, read
 from mien.data.faceset import groups_of_equal_images
 from mien.data.read import read_to_store
 from mien.data.store import is_store, write_store
@@ -284,14 +285,43 @@ def test_a_tensor_of_a_store_is_no_copy_and_no_warning(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensor.permute(0, 2, 3, 1).numpy(), stored.images)
 
 
-def test_batches_of_a_store_take_no_memory_of_its_size(tmp_path: Path) -> None:
-    stored = write_store(faces(), tmp_path / "store")
+def noise(images: int, start: int) -> FaceSet:
+    """Grey pictures of 40,000 bytes."""
+    pixels = np.random.default_rng(start).integers(0, 256, (images, 200, 200), np.uint8)
+    names = np.array([str(start + number) for number in range(images)])
+    return FaceSet(pixels, np.arange(images) % 7, CLASSES, names, np.full(images, "train"))
+
+
+def anonymous() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("RssAnon:")[1].split()[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_what_training_does_with_a_store_takes_no_memory_of_its_size(tmp_path: Path) -> None:
+    parts = (noise(100, start) for start in range(0, 2500, 100))
+    stored = write_store(parts, tmp_path / "store")
     recipe = Recipe(image_size=24, batch_size=10, flip=0.5)
-    batches = Batches(stored, recipe, normalisation("unit", stored.images), torch.device("cpu"))
-    assert batches.images.data_ptr() == stored.images.ctypes.data
-    before = np.array(stored.images)
-    list(batches.epoch(0))
-    np.testing.assert_array_equal(stored.images, before)
+    readings, stop = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.002):
+            readings.append(anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        assert not stored[2000:].stands_in(stored[:2000]).any()
+        assert len(stored["train"].fingerprint) == 16
+        statistics = normalisation("dataset", stored.images)
+        enhance(stored.images, ("sharpen",))
+        for _ in Batches(stored, recipe, statistics, torch.device("cpu")).epoch(0):
+            pass
+    finally:
+        stop.set()
+        watcher.join()
+    assert stored.images.nbytes == 100_000_000
+    assert max(readings) - readings[0] < 50_000_000
 
 
 def test_enhanced_images_of_a_store_lie_in_a_file_too(
