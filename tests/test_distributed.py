@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -170,13 +169,13 @@ def test_what_goes_wrong_in_a_process_is_raised_in_the_caller(
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(sys.platform != "linux", reason="Ray is tested on Linux")
 def test_ray_train_gives_the_curve_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray", reason="needs Ray (mien[cluster])")
-    for quiet in ("RAY_USAGE_STATS_ENABLED", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"):
-        monkeypatch.setenv(quiet, "0")
+    for extra in ("USAGE_STATS_ENABLED", "ENABLE_UV_RUN_RUNTIME_ENV", "TRAIN_METRICS_ENABLED",
+                  "TRAIN_ENABLE_PREEMPTION_WATCHER"):  # fmt: skip
+        monkeypatch.setenv(f"RAY_{extra}", "0")
     one = trained(SAME_IN_SHARES, tmp_path)
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:

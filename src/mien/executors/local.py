@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import sys
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from mien.errors import MienError, RunError
@@ -29,8 +30,8 @@ class Local:
     """An `Executor` on this machine.
 
     A task whose process dies, because it was killed or memory ran out, is begun once more in a
-    fresh one, and has failed if that dies too. Processes are spawned, so a script that asks for
-    several needs the usual ``if __name__ == "__main__":``.
+    fresh one, and has failed if that dies too. No process inherits this one's state, so a script
+    that asks for several needs the usual ``if __name__ == "__main__":``.
 
     Parameters
     ----------
@@ -67,7 +68,7 @@ def _in_processes(
     done: Callable[[T, R | None, MienError | None], None],
 ) -> None:
     waiting = deque((task, 1) for task in tasks)  # each with the number of the attempt
-    crew: dict[Connection, SpawnProcess] = {}
+    crew: dict[Connection, BaseProcess] = {}
     busy: dict[Connection, tuple[T, int]] = {}
 
     def begin() -> None:
@@ -114,11 +115,16 @@ def _in_processes(
             process.join()
 
 
-def _start(function: Callable[[S, T], R], shared: S) -> tuple[Connection, SpawnProcess]:
+def _start(function: Callable[[S, T], R], shared: S) -> tuple[Connection, BaseProcess]:
     """A fresh process that is handed the shared data, and the pipe to it."""
-    context = multiprocessing.get_context("spawn")
+    # The server is forked for every process and has imported what the first crew needs, torch
+    # among it, which takes seconds; elsewhere than on Linux forking is not safe.
+    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context.set_forkserver_preload([function.__module__])
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, function, shared))
+    process: BaseProcess = context.Process(  # type: ignore[attr-defined]
+        target=_serve, args=(theirs, function, shared)
+    )
     process.start()
     theirs.close()  # so that the death of the process closes the pipe
     return ours, process

@@ -189,7 +189,7 @@ def _paper_validations(searches: tuple[PlannedSearch, ...]) -> tuple[PlannedVali
 def scales() -> dict[str, Scale]:
     """Every scale by name."""
     quarter = "quarter-width versions (w1/4) at stride 16 and 48 pixels, from scratch"
-    demo, smoke, cpu, tiny = 3, 3, 5, 9
+    demo, smoke, cpu, tiny = 4, 3, 5, 9
     start = "CBAM's gates begin near identity"
     net = "a plain net of 70,000 weights at 24 pixels"
     levels = {name: levels for name, levels in TABLE_IV.levels.items() if name != "epochs"}

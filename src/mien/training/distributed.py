@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -215,6 +216,7 @@ def _with_ray(task: Task) -> None:
         from ray.train.torch import TorchConfig, TorchTrainer
     except ImportError as error:
         raise RunError(f"launcher 'ray' needs Ray ({error}): install mien[cluster]") from error
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # or a relative path would not be found
     on_cuda = task.kind == "cuda"
     with TemporaryDirectory(prefix=".ray-", dir=task.path) as folder:  # every machine must see it
         trainer = TorchTrainer(
