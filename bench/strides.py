@@ -4,7 +4,7 @@ All trainings have the same images, epochs and recipe; only the stride differs. 
 kept under ``--runs``, so the same command goes on where it was stopped. The published figure comes
 from
 
-    python bench/strides.py --data .data/fer2013 --images 400 --epochs 8 --seeds 2 \\
+    python bench/strides.py --data .data/fer2013 --images 500 --epochs 8 \\
         --threads 2 --out docs/results/strides.md
 """
 

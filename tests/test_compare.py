@@ -280,6 +280,16 @@ def test_three_models_over_folds_are_ranked_too_with_the_caveat() -> None:
         np.testing.assert_allclose([row["p_holm"] for row in rows], adjusted)
 
 
+def test_only_the_pairs_asked_for_are_tested_and_adjusted_for() -> None:
+    accuracy = np.random.default_rng(2).normal([[0.6], [0.62], [0.65]], 0.02, (3, 10))
+    every = {(p.first, p.second): p.test for p in compare_folds(folds(accuracy, "k-fold")).pairs}
+    found = compare_folds(folds(accuracy, "k-fold"), [("a", "c"), ("b", "c")])
+    assert [(p.first, p.second) for p in found.pairs] == [("a", "c"), ("b", "c")]
+    assert all(p.test == every[p.first, p.second] for p in found.pairs)
+    adjusted = multipletests([p.test.p for p in found.pairs], method="holm")[1]
+    np.testing.assert_allclose([p.p_holm for p in found.pairs], adjusted)
+
+
 @pytest.mark.parametrize("scheme", ["hold-out", "official"])
 def test_a_scheme_of_one_fold_is_refused_with_what_to_do(scheme: str) -> None:
     with pytest.raises(DataError, match=r"trains each model once.*compare the runs"):

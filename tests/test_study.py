@@ -68,6 +68,15 @@ def test_the_paper_scale_is_the_printed_protocol() -> None:
     assert tuned["InceptionV3"].image_size == 299
 
 
+def test_the_tests_of_the_paper_scale_are_the_twelve_printed_ones() -> None:
+    _, five_by_two = scales()["paper"].validations
+    assert len(set(five_by_two.pairs)) == 12
+    assert ("ResNet50-CBAM", "ResNet50-CBAM, tuned") in {
+        (first.name, second.name) for first, second in five_by_two.pairs
+    }
+    assert {model for pair in five_by_two.pairs for model in pair} == set(five_by_two.models)
+
+
 def test_keys_are_unique_within_every_scale() -> None:
     for scale in scales().values():
         keys = [p.key for p in (*scale.plan, baseline())]

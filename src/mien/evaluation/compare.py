@@ -44,7 +44,7 @@ class Comparison:
     ----------
     scheme : ``"5x2"``, ``"k-fold"``, or ``"one test set"``
     models : name and accuracy of each (over folds, the mean), with what else is known of it
-    pairs : every test of every two models
+    pairs : every test of every two models, or of those that were asked for
     family : of three or more models over folds, Friedman's test with Nemenyi's; else None
     notes : to be printed beneath
     """
@@ -160,11 +160,16 @@ def compare_runs(
     )
 
 
-def compare_folds(cv: CrossValidation) -> Comparison:
+def compare_folds(cv: CrossValidation, pairs: Sequence[tuple[str, str]] = ()) -> Comparison:
     """Compare cross-validated models by the tests that their scheme allows.
 
     5x2: the 5x2cv paired t-test and the combined F-test; k-fold: the corrected resampled t-test;
     and for three or more models Friedman's with Nemenyi's.
+
+    Parameters
+    ----------
+    pairs : names of the models to test against each other, settled before the trainings; by
+        default every two
 
     Raises
     ------
@@ -204,7 +209,7 @@ def compare_folds(cv: CrossValidation) -> Comparison:
             {"name": name, "accuracy": float(row.mean()), "std": float(row.std(ddof=1))}
             for name, row in zip(names, cv.accuracy, strict=True)
         ),
-        _pairs(names, list(cv.accuracy), test),
+        _pairs(names, list(cv.accuracy), test, pairs),
         friedman(cv.accuracy.T) if len(names) > 2 else None,
         (cv.label,) if cv.label else (),
     )
@@ -214,14 +219,16 @@ def _pairs(
     names: Sequence[str],
     values: Sequence[np.ndarray],
     test: Callable[[np.ndarray, np.ndarray], tuple[Test, ...]],
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> tuple[Pair, ...]:
-    """Test every two models, and adjust each kind of test for the number of pairs."""
+    """Test every two models, or `pairs`, and adjust each kind of test for the number of pairs."""
+    of = dict(zip(names, values, strict=True))
     found = []
-    for first, second in combinations(range(len(names)), 2):
+    for first, second in pairs or combinations(names, 2):
         try:
-            found.append((names[first], names[second], test(values[first], values[second])))
+            found.append((first, second, test(of[first], of[second])))
         except DataError as error:
-            raise DataError(f"{names[first]} and {names[second]}: {error}") from error
+            raise DataError(f"{first} and {second}: {error}") from error
     p_holm = np.apply_along_axis(holm, 0, [[one.p for one in tests] for _, _, tests in found])
     return tuple(
         Pair(first, second, one, float(p))

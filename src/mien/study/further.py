@@ -116,7 +116,12 @@ def validate(
     )
     results = {"key": planned.key, **cv.to_dict()}
     try:
-        return {**results, "comparison": compare_folds(cv).to_dict(), "why": None}
+        pairs = [
+            (first.name, second.name)
+            for first, second in planned.pairs
+            if first.name in recipes and second.name in recipes
+        ]
+        return {**results, "comparison": compare_folds(cv, pairs).to_dict(), "why": None}
     except MienError as error:
         return {**results, "comparison": None, "why": str(error)}
 

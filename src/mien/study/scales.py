@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mien.runs.recipe import Recipe
-from mien.study.paper import BEST, TABLE_IV, TABLES_V_IX
+from mien.study.paper import BEST, TABLE_IV, TABLE_XII, TABLE_XIII, TABLES_V_IX
 
 FAMILIES = {"vgg19": "VGG19", "resnet50": "ResNet50", "inceptionv3": "InceptionV3"}
 SIX = tuple((model, attention) for model in FAMILIES for attention in ("none", "cbam"))
@@ -95,6 +95,7 @@ class PlannedValidation:
     scheme: str
     models: tuple[Compared, ...]
     folds: int = 10  # of k-fold
+    pairs: tuple[tuple[Compared, Compared], ...] = ()  # to be tested; every two if there are none
 
     @property
     def key(self) -> str:
@@ -163,27 +164,36 @@ def _tiny(
 ) -> dict[str, Any]:
     """What is searched and cross-validated of `TINY`, without and with CBAM.
 
-    `with_default` also tests the tuned nets against the default ones, as Table XII does.
+    `with_default` also tests the tuned net against the default one, as Table XII does.
     """
     without = TINY.but(epochs=epochs)
-    with_ = without.but(attention="cbam")
     search = PlannedSearch(without, levels, source)
-    tuned = tuple(Compared(recipe, search.key) for recipe in (without, with_))
-    default = (Compared(without), Compared(with_)) if with_default else ()
+    tuned, cbam = (
+        Compared(recipe, search.key) for recipe in (without, without.but(attention="cbam"))
+    )
+    default = Compared(without)
+    five_by_two = PlannedValidation("5x2", (tuned, cbam))
+    if with_default:
+        pairs = ((default, tuned), (tuned, cbam))
+        five_by_two = PlannedValidation("5x2", (tuned, cbam, default), pairs=pairs)
     return {
         "searches": (search,),
-        "validations": (
-            PlannedValidation("k-fold", tuned, folds),
-            PlannedValidation("5x2", (*tuned, *default)),
-        ),
+        "validations": (PlannedValidation("k-fold", (tuned, cbam), folds), five_by_two),
     }
 
 
 def _paper_validations(searches: tuple[PlannedSearch, ...]) -> tuple[PlannedValidation, ...]:
-    """10-fold cross-validation of the tuned six, and the pairs of Tables XII and XIII by 5x2."""
-    tuned = tuple(Compared(search.default, search.key) for search in searches)
-    default = tuple(Compared(search.default) for search in searches)
-    return PlannedValidation("k-fold", tuned), PlannedValidation("5x2", (*tuned, *default))
+    """10-fold cross-validation of the tuned six, and the tests of Tables XII and XIII by 5x2."""
+    models = {}
+    for search in searches:
+        models[f"{search.default.title} tuned"] = Compared(search.default, search.key)
+        models[f"{search.default.title} default"] = Compared(search.default)
+    tuned = tuple(model for model in models.values() if model.search)
+    pairs = tuple((models[test.first], models[test.second]) for test in (*TABLE_XII, *TABLE_XIII))
+    return (
+        PlannedValidation("k-fold", tuned),
+        PlannedValidation("5x2", tuple(models.values()), pairs=pairs),
+    )
 
 
 def scales() -> dict[str, Scale]:
