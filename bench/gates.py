@@ -24,6 +24,7 @@ from torch import nn
 from mien.data import FaceSet
 from mien.data.splits import sample
 from mien.images import normalisation
+from mien.images.tensors import as_tensor
 from mien.report.table import (
     ACCURACY,
     INTERVAL,
@@ -33,8 +34,9 @@ from mien.report.table import (
     signed,
 )
 from mien.runs.recipe import Recipe
+from mien.runs.seed import random_seed
 from mien.study.scales import PLAIN, QUARTER
-from mien.training.batches import as_tensor, prepared, random_seed
+from mien.training.batches import prepared
 from mien.training.predict import build_model
 
 NETWORKS = {

@@ -8,8 +8,10 @@ import torch
 
 from mien.data import CLASSES, FaceSet
 from mien.images import Normalisation
+from mien.images.tensors import as_tensor
 from mien.runs.recipe import Recipe
-from mien.training.batches import Batches, as_tensor, prepared, random_seed, target_probabilities
+from mien.runs.seed import random_seed
+from mien.training.batches import Batches, prepared, target_probabilities
 
 CPU = torch.device("cpu")
 UNIT = Normalisation((0.0,), (1.0,))

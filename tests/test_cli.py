@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mien.balance import BALANCE
 from mien.cli import app, main
+from mien.cli.train import recipe_of
 from mien.data import draw_faces
 from mien.runs.recipe import Recipe
 from mien.training import fit
@@ -76,6 +78,13 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["train", "--data", "drawn:70", "--recipe", "plane"], "did you mean 'plain'"),
         (["train", "--data", "drawn:70", "--set", "optimizer=sgd"], "did you mean 'optimiser'"),
         (["train", "--data", "drawn:70", "--set", "epochs"], "NAME=VALUE"),
+        (["train", "--data", "drawn:70", "--balance", "oversampling"], "did you mean 'oversample'"),
+        (["crossval", "--data", "drawn:70", "--balance", "softmx"], "did you mean 'softmax'"),
+        (["tune", "--data", "drawn:70", "--balance", "gun"], "did you mean 'gan'"),
+        (
+            ["train", "--data", "drawn:70", "--balance", "softmax", "--set", "oversample=true"],
+            "oversample and logit_adjustment correct for the same thing",
+        ),
         (["train", "--data", "nowhere"], "nowhere"),
         (["study", "--data", "drawn:70", "--scale", "cpus"], "did you mean 'cpu'"),
         (["data", "info", "nowhere"], "nowhere"),
@@ -129,6 +138,28 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
     for word in command.split():
         found = found.commands[word]  # type: ignore[attr-defined]
     assert "Example:" in (found.help or "")
+
+
+def test_a_kind_of_balancing_takes_the_place_of_the_recipes_own(tmp_path: Path) -> None:
+    own = Recipe(epochs=3, class_weights="effective", generate="disgust=900")
+    file = tmp_path / "own.toml"
+    file.write_text(own.to_toml())
+    assert recipe_of(str(file), []) == own
+    assert recipe_of(str(file), [], "none") == Recipe(epochs=3)
+    assert recipe_of(str(file), [], "softmax") == Recipe(epochs=3, logit_adjustment=1.0)
+    halved = recipe_of(str(file), ["logit_adjustment=0.5"], "softmax")
+    assert halved == Recipe(epochs=3, logit_adjustment=0.5)
+    assert recipe_of(str(file), [], "gan-disgust") == Recipe(epochs=3, generate="disgust=5670")
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "crossval"])
+def test_the_help_names_every_kind_of_balancing(command: str) -> None:
+    from typer.main import get_command
+
+    found = get_command(app).commands[command]  # type: ignore[attr-defined]
+    [option] = [one for one in found.params if one.name == "balance"]
+    for kind in BALANCE:
+        assert f"{kind}," in option.help or f"{kind}." in option.help
 
 
 NET = ("model=plain", "width=0.125", "image_size=24", "stride=8", "epochs=1", "batch_size=16")

@@ -22,8 +22,9 @@ from mien.errors import RecipeError, RunError
 from mien.images import Normalisation
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
+from mien.runs.seed import random_seed
 from mien.training import fit
-from mien.training.batches import Batches, random_seed
+from mien.training.batches import Batches
 from mien.training.distributed import fit_distributed
 from mien.training.predict import build_model
 from mien.training.share import Share

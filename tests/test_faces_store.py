@@ -21,9 +21,10 @@ from mien.data.read import read_to_store
 from mien.data.store import is_store, write_store
 from mien.errors import DataError
 from mien.images import enhance, normalisation
+from mien.images.tensors import as_tensor
 from mien.runs.recipe import Recipe
 from mien.training import fit, predict_probabilities
-from mien.training.batches import Batches, as_tensor
+from mien.training.batches import Batches
 
 COLUMNS = ("labels", "names", "split", "origin", "soft", "weights")
 

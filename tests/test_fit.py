@@ -23,8 +23,8 @@ from mien.metrics import evaluate
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
+from mien.runs.seed import random_seed
 from mien.training import fit, loop, predict_splits
-from mien.training.batches import random_seed
 from mien.training.loop import Training
 from mien.training.predict import build_model
 

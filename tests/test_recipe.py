@@ -4,12 +4,17 @@ import tomllib
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mien.balance import BALANCE
+from mien.data import CLASSES, FaceSet
 from mien.errors import RecipeError
-from mien.runs.recipe import BOUNDS, CHOICES, ENHANCEMENTS, KINDS, Recipe
+from mien.runs.recipe import BOUNDS, CHOICES, ENHANCEMENTS, Recipe
+from mien.runs.run import run_name
+from mien.runs.settings import KINDS
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -37,6 +42,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
         settings["warmup"] = draw(st.floats(0, float(settings["epochs"])))  # type: ignore[arg-type]
     if settings["optimiser"] != "adamw":
         settings["weight_decay"] = 0.0
+    corrections = {"class_weights": "none", "oversample": False, "logit_adjustment": 0.0}
+    kept = draw(st.sampled_from(sorted(corrections)))
+    settings |= {name: off for name, off in corrections.items() if name != kept}
     return Recipe(**settings)  # type: ignore[arg-type]
 
 
@@ -138,6 +146,40 @@ def test_a_warm_up_fits_its_schedule_and_its_epochs() -> None:
         Recipe(schedule="cosine", warmup=4, epochs=3)
     with pytest.raises(RecipeError, match="onecycle has its own rise"):
         Recipe(schedule="onecycle", warmup=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"class_weights": "balanced", "oversample": True}, "class_weights and oversample"),
+        ({"class_weights": "effective", "logit_adjustment": 0.5}, "class_weights and logit_adj"),
+        ({"oversample": True, "logit_adjustment": 1}, "oversample and logit_adjustment"),
+    ],
+)
+def test_the_shares_of_the_classes_are_corrected_for_once(
+    settings: dict[str, object], told: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"{told}.* correct for the same thing.*keep one"):
+        Recipe.from_dict(settings)
+    for name, value in settings.items():
+        assert getattr(Recipe.from_dict({name: value, "generate": "5670"}), name) == value
+
+
+def test_every_kind_of_balancing_is_a_recipe_of_its_own() -> None:
+    assert len({Recipe(**settings) for settings in BALANCE.values()}) == len(BALANCE)
+    assert Recipe(**BALANCE["none"]) == Recipe()
+
+
+def test_settings_added_later_do_not_rename_older_runs() -> None:
+    images = np.arange(14 * 16, dtype=np.uint8).reshape(14, 4, 4)
+    names, split = np.arange(14).astype(str), np.full(14, "Training")
+    faces = FaceSet(images, np.arange(14) % 7, CLASSES, names, split)
+    # Names given before there was oversampling, logit adjustment or a generator.
+    assert run_name(Recipe(), faces, None) == "plain-51b5ed33f4"
+    older = Recipe(model="resnet50", width=0.25, class_weights="balanced")
+    assert run_name(older, faces, None) == "resnet50-w1_4-72e857d5e8"
+    for name, value in (("oversample", True), ("logit_adjustment", 1.0), ("generate", "equal")):
+        assert run_name(Recipe().but(**{name: value}), faces, None) != "plain-51b5ed33f4"
 
 
 def test_errors_of_a_file_name_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mien.balance.gan import training as gan_training
 from mien.data import FaceSet, draw_faces
 from mien.executors import Local
 from mien.report import write_report
+from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 from mien.runs.store import RunStore
@@ -19,6 +22,7 @@ from mien.study.scales import (
     SIX,
     Compared,
     Planned,
+    PlannedBalance,
     PlannedSearch,
     PlannedValidation,
     Scale,
@@ -195,10 +199,42 @@ def test_a_study_searches_and_cross_validates_what_its_scale_plans_and_reports_i
     tables = {path.name for path in (tmp_path / "out" / "tables").iterdir()}
     key = net.key
     assert tables >= {f"search-{key}.csv", "folds-2-fold.csv", "tests-5x2.tex"}
+    with (tmp_path / "out" / "tables" / f"search-cost-{key}.csv").open() as file:
+        seconds = [float(row[2]) for row in list(csv.reader(file))[1:]]
+    expected = search["cost"]["seconds"], search["cost"]["exhaustive"]["seconds"]
+    assert seconds == pytest.approx(expected, abs=0.1)
     not_run = (tmp_path / "out" / "tables" / "not-run.csv").read_text()
     assert "tuning" not in not_run
     assert "t-tests" not in not_run
     assert by_key["5x2"]["comparison"]["sentences"][0].split("(")[0] in page
+
+
+def test_a_study_trains_a_generator_on_its_training_images_and_reports_its_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gan_training, "trouble", lambda *_: None)  # two epochs are too few
+    faces = draw_faces(105, size=16)
+    generator = GeneratorRecipe(
+        image_size=16, width=4, depth=0, latent=4, epochs=2, batch_size=16, ema=0.0
+    )
+    net = TINY.but(image_size=16)
+    key = net.key
+    scale = replace(tiny_scale(net), balance=PlannedBalance(generator, "40", key, key))
+    results = study(faces, scale, tmp_path)
+    assert results["state"] == "complete"
+    balance = results["balance"]
+    assert [r + g for r, g in zip(balance["real"], balance["generated"], strict=True)] == [40] * 7
+    assert balance["generator"]["data"]["images"] == results["data"]["trained_on"]
+    assert balance["quality"]["generated"] == sum(balance["generated"])
+    page = write_report(tmp_path / "out").read_text()
+    assert 'id="figure-balance-contact"' in page
+    assert "faces any good?" in page
+    assert "generator for small classes" not in page
+
+    bad = PlannedBalance(generator, "2", key, key)
+    results = study(faces, replace(scale, balance=bad), tmp_path)
+    assert results["state"] == "partial"
+    assert "lifts no class" in results["missing"][0][2]
 
 
 def test_a_search_that_fails_is_said_to_be_missing_with_its_reason(

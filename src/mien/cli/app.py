@@ -6,14 +6,14 @@ import contextlib
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from mien.errors import MienError
+from mien.errors import MienError, RecipeError
 
 app = typer.Typer(
     help="Facial expression recognition: train, compare, explain and run models.",
@@ -57,6 +57,17 @@ def stoppable() -> Iterator[None]:
     except KeyboardInterrupt as stopped:
         print(f"\n{str(stopped) or 'stopped'}", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def settings_given(changes: Sequence[str] | None) -> dict[str, str]:
+    """The settings of ``--set NAME=VALUE``, still as text."""
+    settings = {}
+    for change in changes or ():
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {change}: write it as NAME=VALUE, such as epochs=10")
+        settings[key.strip()] = value.strip()
+    return settings
 
 
 def command_line() -> str:

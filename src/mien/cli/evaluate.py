@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mien.cli.app import Data, Device, Jobs, Records, Runs, SkipBad, app, next_step, stoppable
 from mien.cli.cluster import Cluster, CpusEach, GpusEach, Store, executor
-from mien.cli.train import recipe_of
+from mien.cli.train import Balance, recipe_of
 from mien.errors import DataError, RecipeError
 
 
@@ -29,6 +29,7 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: --set epochs=10")
     ] = None,
+    balance: Balance = None,
     sampler: Annotated[str, typer.Option(help="grid, random, tpe or cmaes.")] = "grid",
     fidelity: Annotated[str, typer.Option(help="halving, hyperband or full.")] = "halving",
     eta: Annotated[int, typer.Option(help="One in so many is promoted.")] = 3,
@@ -65,13 +66,13 @@ def tune(
     from mien.evaluation.schemes import k_fold
     from mien.report.searches import write_search
     from mien.runs.environment import cores
-    from mien.runs.recipe import unknown
+    from mien.runs.settings import unknown
     from mien.search import Space
     from mien.search import tune as search
     from mien.study.paper import TABLE_IV, TABLES_V_IX
 
     grids = {"paper": TABLE_IV, "paper-tables": TABLES_V_IX}
-    base = recipe_of(recipe, set_ or [])
+    base = recipe_of(recipe, set_ or [], balance)
     if space in grids:
         grid = grids[space]
         start = base.but(**grid.default, weight_decay=0.0, schedule="constant")
@@ -130,6 +131,7 @@ def crossval(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting of all: --set epochs=10")
     ] = None,
+    balance: Balance = None,
     attention: Annotated[
         list[str] | None, typer.Option(help="Each model with these: --attention none ...")
     ] = None,
@@ -157,13 +159,13 @@ def crossval(
     from mien.evaluation.schemes import SCHEMES
     from mien.runs.atomic import write_json
     from mien.runs.environment import cores
-    from mien.runs.recipe import unknown
+    from mien.runs.settings import unknown
 
     if scheme not in SCHEMES:
         raise RecipeError(unknown("scheme", scheme, SCHEMES))
     workers = jobs or cores()
     where = executor(cluster, cpus, gpus, store, workers)
-    chosen = [recipe_of(name, set_ or []) for name in recipe or ["plain"]]
+    chosen = [recipe_of(name, set_ or [], balance) for name in recipe or ["plain"]]
     if attention:
         chosen = [one.but(attention=kind) for one in chosen for kind in attention]
     recipes = {one.title: one for one in chosen}

@@ -85,7 +85,7 @@ def study(
 def _study(data: str, scale: str, out: Path, *, skip_bad: bool = False, **options: Any) -> None:
     from mien.data import read
     from mien.report import write_report
-    from mien.runs.recipe import unknown
+    from mien.runs.settings import unknown
     from mien.study.scales import scales
     from mien.study.study import run_study
 

@@ -9,11 +9,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mien.cli.app import Data, Device, Runs, SkipBad, app, next_step, stoppable
+from mien.cli.app import Data, Device, Runs, SkipBad, app, next_step, settings_given, stoppable
 from mien.errors import RecipeError
 
 if TYPE_CHECKING:
     from mien.runs.recipe import Recipe
+
+Balance = Annotated[
+    str | None,
+    typer.Option(
+        help="How the classes are balanced: none, weights, oversample, softmax, gan, gan-disgust. "
+        "Default: as the recipe says."
+    ),
+]
 
 
 @app.command()
@@ -25,6 +33,7 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: --set epochs=10")
     ] = None,
+    balance: Balance = None,
     runs: Runs = Path("runs"),
     records: Annotated[
         Path | None, typer.Option(help="Leave a small record of the finished run here.")
@@ -42,7 +51,7 @@ def train(
     from mien.training import fit, predict_splits
     from mien.training.distributed import fit_distributed
 
-    chosen = recipe_of(recipe, set_ or [])
+    chosen = recipe_of(recipe, set_ or [], balance)
     faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.soft_labels))
     train, validation = faces[parts.train], faces[parts.validation]
     with stoppable():
@@ -67,9 +76,11 @@ def train(
     next_step(f"mien predict PHOTOS --run {run.path} --out predictions.csv")
 
 
-def recipe_of(name: str, changes: list[str]) -> Recipe:
-    """A recipe by name or from a TOML file, with settings changed by NAME=VALUE."""
-    from mien.runs.recipe import Recipe, unknown
+def recipe_of(name: str, changes: list[str], balance: str | None = None) -> Recipe:
+    """A recipe by name or from a TOML file, balanced so, with settings changed by NAME=VALUE."""
+    from mien.balance import BALANCE
+    from mien.runs.recipe import Recipe
+    from mien.runs.settings import unknown
     from mien.study.scales import recipes
 
     if name.endswith(".toml"):
@@ -79,11 +90,14 @@ def recipe_of(name: str, changes: list[str]) -> Recipe:
     else:
         raise RecipeError(unknown("recipe", name, recipes()) + "; or give a TOML file")
     settings = recipe.to_dict()
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise RecipeError(f"--set {change}: write it as NAME=VALUE, such as epochs=10")
-        settings[key.strip()] = value.strip()
+    if balance is not None:
+        if balance not in BALANCE:
+            raise RecipeError(unknown("balance", balance, BALANCE))
+        # One kind takes the place of another that the recipe may have.
+        default = Recipe().to_dict()
+        settings |= {key: default[key] for kind in BALANCE.values() for key in kind}
+        settings |= BALANCE[balance]
+    settings |= settings_given(changes)
     return Recipe.from_dict(settings, source="--set" if changes else name)
 
 

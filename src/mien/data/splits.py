@@ -14,6 +14,12 @@ from mien.errors import DataError
 SINGLE = {"validation": 0.15, "test": 0.15}
 """Shares carved from a set that comes as one split; the other 70 % are trained on."""
 
+DIVIDE = (
+    "they may only be trained on: divide the real ones alone, and let `generate` make more from "
+    "each training part"
+)
+"""What to do about generated images in a set that is to be divided."""
+
 
 @dataclass(frozen=True)
 class Roles:
@@ -40,6 +46,9 @@ def roles(faces: FaceSet, *, seed: int = 0, validation_share: float = 0.1) -> tu
     train. A set that is one split under any other name is carved 70 : 15 : 15 into ``train``,
     ``validation`` and ``test``. See `carve` for how.
 
+    Generated images may stand in train alone, and only where nothing is carved from it: what a
+    generator made of images that are then held out would give them away.
+
     Returns
     -------
     faces : the set, with another column `split` where something was carved
@@ -48,8 +57,8 @@ def roles(faces: FaceSet, *, seed: int = 0, validation_share: float = 0.1) -> tu
     Raises
     ------
     DataError
-        Where no split is for training, where it has unlabelled images, or where it lacks a class
-        that another split has.
+        Where no split is for training, where it has unlabelled images, where it lacks a class
+        that another split has, or where generated images stand in another one.
     """
     train, validation, test = (_find(faces, names) for names in (TRAIN, VALIDATION, TEST))
     if train is None:
@@ -67,6 +76,14 @@ def roles(faces: FaceSet, *, seed: int = 0, validation_share: float = 0.1) -> tu
         faces = carve(faces, train, {validation: validation_share}, seed)
     _refuse_unlabelled(faces, train)
     found = Roles(train, validation, test)
+    for split in (validation, test):
+        if split is not None:
+            refuse_generated(
+                faces,
+                f"{faces.name}, split '{split}'",
+                "they may only be trained on: move them into the training split, or leave them out",
+                faces.split == split,
+            )
     return _check_classes(faces, found), found
 
 
@@ -86,8 +103,8 @@ def carve(faces: FaceSet, split: str, shares: Mapping[str, float], seed: int = 0
     Raises
     ------
     DataError
-        For shares outside (0, 1), for a name that is taken, or for a class with fewer distinct
-        images than there are parts.
+        For shares outside (0, 1), for a name that is taken, for a class with fewer distinct
+        images than there are parts, or for generated images in the split.
     """
     if not all(0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
         raise DataError(
@@ -98,6 +115,7 @@ def carve(faces: FaceSet, split: str, shares: Mapping[str, float], seed: int = 0
         if name in faces.splits:
             raise DataError(f"{faces.name} has a split '{name}' already; give another name")
     rows = np.flatnonzero(faces.split == split)
+    refuse_generated(faces, f"{faces.name}, to be divided", DIVIDE, rows)
     group, votes = copies(faces.groups[rows], faces.labels[rows], len(faces.classes))
     sizes, label = votes.sum(1), votes.argmax(1)
     rng = np.random.default_rng(seed)
@@ -117,6 +135,28 @@ def carve(faces: FaceSet, split: str, shares: Mapping[str, float], seed: int = 0
     taken = ", ".join(f"{name} {np.count_nonzero(column == name):,}" for name in shares)
     note = f"carved from {split}, copies together: {taken} images (seed {seed})"
     return replace(faces, split=column, notes=(*faces.notes, note))
+
+
+def refuse_generated(
+    faces: FaceSet, what: str, remedy: str, among: np.ndarray | slice = slice(None)
+) -> None:
+    """Refuse generated images where only others may stand.
+
+    Parameters
+    ----------
+    what, remedy : what the images are called in the message, and what it says to do
+    among : mask or positions of the images that are looked at
+
+    Raises
+    ------
+    DataError
+        that names the first generated one.
+    """
+    names = faces.names[among][faces.origin[among] == "generated"]
+    if len(names):
+        raise DataError(
+            f"{what}: {len(names):,} images are generated, the first is '{names[0]}'; {remedy}"
+        )
 
 
 def sample(faces: FaceSet, per_class: int | None) -> FaceSet:

@@ -1,7 +1,8 @@
 """Validation schemes: how a set is divided into images to train on and images held out.
 
 Whatever the scheme, images that are pixel-for-pixel equal (`FaceSet.groups`) never stand on both
-sides of a fold, and the final test split is no part of it.
+sides of a fold, and the final test split is no part of it. Nor are generated images: they are never
+held out, and a generator is fitted again in the training part of each fold.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from mien.data.faceset import FaceSet
 from mien.data.layout import TEST
-from mien.data.splits import carve, copies, roles
+from mien.data.splits import DIVIDE, carve, copies, refuse_generated, roles
 from mien.errors import DataError
 
 
@@ -39,8 +40,8 @@ def hold_out(faces: FaceSet, share: float = 0.2, seed: int = 0) -> list[Fold]:
     Raises
     ------
     DataError
-        for a share outside (0, 1), images of a final test split or without a label, and a class
-        with a single distinct image.
+        for a share outside (0, 1), images of a final test split, generated or without a label,
+        and a class with a single distinct image.
     """
     _check(faces, 2, "a hold-out")
     whole = replace(faces, split=np.full(len(faces), "train"))
@@ -57,7 +58,7 @@ def official(faces: FaceSet) -> list[Fold]:
     ------
     DataError
         where the set has no such splits, or the first lacks a class, and for images of a final test
-        split or without a label.
+        split, without a label, or generated and not in the training split.
     """
     _check(faces, 1, "the official splits")
     _, found = roles(faces)
@@ -78,8 +79,8 @@ def k_fold(faces: FaceSet, folds: int = 10, seed: int = 0) -> list[Fold]:
     Raises
     ------
     DataError
-        for fewer than two folds, images of a final test split or without a label, and a class
-        with fewer distinct images than there are folds.
+        for fewer than two folds, images of a final test split, generated or without a label, and
+        a class with fewer distinct images than there are folds.
     """
     if folds < 2:
         raise DataError(f"{folds} fold(s): nothing is left to train on; give two or more")
@@ -126,6 +127,7 @@ def _divide(faces: FaceSet, parts: int, rng: np.random.Generator) -> np.ndarray:
     its largest group at the most (but for copies with several labels), and a class with a group
     for each part is in each.
     """
+    refuse_generated(faces, f"{faces.name}, to be divided", DIVIDE)
     group, votes = copies(faces.groups, faces.labels, len(faces.classes))
     label, size = votes.argmax(1), votes.sum(1)
     loads = np.zeros((parts, len(faces.classes)), np.int64)

@@ -4,6 +4,7 @@ from mien.plots.bars import accuracy_bars, class_bars, cost_scatter, recall_bars
 from mien.plots.confusion import confusion_matrix
 from mien.plots.curves import learning_curves
 from mien.plots.framework import framework
+from mien.plots.generator import generator_curves, generator_quality
 from mien.plots.network import cbam_diagram, network
 from mien.plots.search import (
     halving_funnel,
@@ -22,6 +23,8 @@ __all__ = [
     "cost_scatter",
     "feature_sheet",
     "framework",
+    "generator_curves",
+    "generator_quality",
     "halving_funnel",
     "importance_bars",
     "learning_curves",

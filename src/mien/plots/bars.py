@@ -29,7 +29,7 @@ def class_bars(ax: Axes | None, counts: Mapping[str, np.ndarray], classes: Seque
     def write(split: str, value: float) -> str:
         return f"{value:,.0f}  ({value / total[split]:.1%})"
 
-    ax = _grouped_bars(ax, counts, classes, write)
+    ax = class_values(ax, counts, classes, write)
     ax.set_xlabel("images")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax
@@ -49,7 +49,7 @@ def recall_bars(ax: Axes | None, recall: Mapping[str, np.ndarray], classes: Sequ
     def write(_: str, value: float) -> str:
         return "no images" if np.isnan(value) else f"{value:.1%}"
 
-    ax = _grouped_bars(ax, recall, classes, write)
+    ax = class_values(ax, recall, classes, write)
     ax.set_xlabel("recall")
     ax.set_xlim(0, 1.12)
     ax.set_xticks(np.linspace(0, 1, 6))
@@ -141,7 +141,7 @@ def cost_scatter(
     return ax
 
 
-def _grouped_bars(
+def class_values(
     ax: Axes | None,
     series: Mapping[str, np.ndarray],
     groups: Sequence[str],

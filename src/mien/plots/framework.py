@@ -18,7 +18,7 @@ PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "Data preparation",
-        ("resize, aspect ratio kept", "normalise", "augment each image", "class weights"),
+        ("resize, aspect ratio kept", "normalise", "augment each image", "balance the classes"),
     ),
     (
         "Modelling",

@@ -150,7 +150,7 @@ def tests(validation: Validation, context: str) -> Table:
             Column("95 % interval", _points, "points", "points"),
         ],
         rows,
-        notes=[*assumptions, "Holm: over all pairs by the same test."],
+        notes=[*assumptions, "Holm: over all tests of one kind here."],
         context=context,
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mien import plots
 from mien.plots.style import blank_figure, figure_of
+from mien.report.balancing import balance_figures
 from mien.report.drawing import Figure
 from mien.report.results import (
     Model,
@@ -34,6 +35,7 @@ def all_figures(results: Results, sheets: Sheets) -> dict[str, Figure]:
         *class_counts(results),
         *steps(results, sheets),
         *features(results, sheets),
+        *generator(results, sheets),
         *networks(results),
         *curves(results),
         *search_figures(results),
@@ -113,6 +115,14 @@ def features(results: Results, sheets: Sheets) -> Iterator[Figure]:
                 f"{len(maps)} feature maps of {maps.shape[1]} by {maps.shape[2]} pixels.",
                 plots.feature_sheet(maps, model["title"]),
             )
+
+
+def generator(results: Results, sheets: Sheets) -> Iterator[Figure]:
+    """Generated faces beside real ones, and how the generator was trained."""
+    prefix = "balance_"
+    pictures = {k.removeprefix(prefix): v for k, v in sheets.items() if k.startswith(prefix)}
+    if results.get("balance") and pictures:
+        yield from balance_figures(results["balance"], pictures)
 
 
 # --- the models ---------------------------------------------------------------------------------

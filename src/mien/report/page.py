@@ -88,6 +88,7 @@ def render(results: Results, tables: dict[str, Table], figures: dict[str, Figure
         splits=evaluated_splits(results),
         main=main_split(results),
         one_seed=len(seeds(results)) < 2,
+        balance=results.get("balance"),
         searches=searches(results),
         validations=validations(results),
         **{"named": named, "scale": scale(results), "scheme_of": scheme_of},
@@ -186,11 +187,11 @@ def _test(results: Results) -> str:
 def _not_run(results: Results) -> str:
     missing: list[Any] = [m["title"] for m in results["models"] if m["state"] != "finished"]
     done = {v["scheme"] for v in results.get("validations", [])}
-    parts = ["the generator for small classes"]
+    parts = [] if results.get("balance") else ["the generator for small classes"]
     parts += [] if results.get("searches") else ["tuning"]
     parts += [] if "k-fold" in done else ["cross-validation"]
     parts += [] if "5x2" in done else ["the paired tests of the paper"]
-    text = listed(parts)
+    text = listed(parts) or "nothing of the paper's phases"
     text = f"{text[0].upper()}{text[1:]}."
     if missing:
         text += f" Models not run: {listed(missing)}."

@@ -138,9 +138,7 @@ def cost(search: Search, context: str) -> Table:
     rows = [["this search", spent["epoch_images"], spent["seconds"], 1.0]]
     if whole is not None:
         ratio = whole["epoch_images"] / spent["epoch_images"]
-        rows.append(
-            ["every setting in full", whole["epoch_images"], whole["seconds"] / 3600, ratio]
-        )
+        rows.append(["every setting in full", whole["epoch_images"], whole["seconds"], ratio])
     return Table(
         f"search-cost-{search['key']}",
         f"{search['title']}: cost of the search, and of the whole grid in full",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mien.report import inputs, merits, price, provenance, published
 from mien.report.audited import audit_tables
+from mien.report.balancing import balance_tables
 from mien.report.comparisons import validation_tables
 from mien.report.results import Results, context, evaluated_splits, main_split
 from mien.report.searches import search_tables
@@ -14,9 +15,10 @@ from mien.study.published_audit import audit_of_paper
 
 def all_tables(results: Results) -> dict[str, Table]:
     """The tables by name; those of results only where a model was evaluated."""
+    made = results.get("balance")
     tables = [
         inputs.counts(results),
-        inputs.generated(results),
+        *(balance_tables(made, context(results)) if made else [inputs.generated(results)]),
         inputs.audit(results),
         inputs.common_settings(results),
         inputs.differing_settings(results),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -53,3 +55,16 @@ class WeightAverage:
         self.steps = state["steps"]
         for mine, saved in zip(self.tensors, state["tensors"], strict=True):
             mine.copy_(saved)
+
+
+@contextlib.contextmanager
+def averaged(average: WeightAverage | None) -> Iterator[None]:
+    """Give the model its averaged state for a while, where there is any."""
+    if average is None:
+        yield
+        return
+    average.swap()
+    try:
+        yield
+    finally:
+        average.swap()

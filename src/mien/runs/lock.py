@@ -11,15 +11,16 @@ from mien.errors import RunError
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold `folder`, made where it is missing, for this process alone.
 
-    The lock is the operating system's and ends with the process, however that ends.
+    The lock is the operating system's and ends with the process, however that ends. With `wait`,
+    another process that holds it is waited for.
 
     Raises
     ------
     RunError
-        if another process holds it, or it cannot be written.
+        if another process holds it and is not waited for, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
         raise RunError(f"{folder}: cannot be written ({error.strerror})") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise RunError(
                 f"{folder}: another process is training this run; wait until it is done"

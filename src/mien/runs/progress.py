@@ -74,9 +74,10 @@ class TrainingProgress:
             self._bar.update(self._task, completed=row["epoch"] * self.steps)
         elif not self.quiet:
             left = (self.epochs - row["epoch"]) * row["seconds"]
+            accuracy = f"  train {row['accuracy']:.3f}" if "accuracy" in row else ""
             print(
                 f"{self.title}  epoch {row['epoch']}/{self.epochs}  loss {row['loss']:.3f}"
-                f"  train {row['accuracy']:.3f}{self._accuracy}"
+                f"{accuracy}{self._accuracy}"
                 f"  {row['images_per_second']:,.0f} img/s  {left / 60:.1f} min left",
                 file=sys.stderr,
                 flush=True,

@@ -16,6 +16,7 @@ import numpy as np
 from mien.data.faceset import FaceSet
 from mien.errors import RecipeError, RunError
 from mien.runs.atomic import save_with, write_bytes, write_json, write_text
+from mien.runs.generator_recipe import generator_recipe
 from mien.runs.recipe import Recipe
 
 FORMAT = 1
@@ -51,15 +52,18 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
 
     The hash covers the settings that differ from their defaults (so that a setting added later does
     not rename older runs), the fingerprints of both parts and the version of the training code;
-    nothing of where or when the run was made. A file of initial weights counts by its content.
+    nothing of where or when the run was made. A file of initial weights and the generator's recipe
+    count by their content.
 
     Raises
     ------
     RecipeError
         if a file of initial weights cannot be read.
     """
-    default = Recipe().to_dict()
-    settings = {k: v for k, v in recipe.to_dict().items() if v != default[k]}
+    settings = recipe.changed()
+    settings.pop("generator", None)
+    if recipe.generate:
+        settings["generator"] = generator_recipe(recipe.generator).to_dict()
     if recipe.weights not in ("none", "imagenet"):
         try:
             settings["weights"] = digest_of(Path(recipe.weights))

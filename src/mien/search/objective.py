@@ -15,8 +15,8 @@ import numpy as np
 from mien.data.faceset import FaceSet
 from mien.data.splits import roles
 from mien.errors import DataError
-from mien.runs.recipe import unknown
 from mien.runs.run import Run
+from mien.runs.settings import unknown
 
 PROTOCOLS = ("clean", "paper")
 

@@ -13,8 +13,8 @@ from mien.errors import MienError, RecipeError, RunError
 from mien.executors import Executor, Local
 from mien.metrics import wilson_interval
 from mien.runs.environment import cores
-from mien.runs.recipe import unknown
 from mien.runs.run import TRAINING_CODE
+from mien.runs.settings import unknown
 from mien.search.fidelity import FIDELITIES, Fidelity, merit
 from mien.search.importance import importance
 from mien.search.objective import Fold, Objective, create_objective

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import RecipeError
-from mien.runs.recipe import Recipe, unknown
+from mien.runs.recipe import Recipe
+from mien.runs.settings import unknown
 
 KIND_OF = {f.name: str(f.type) for f in fields(Recipe)}
 NUMERIC = ("int", "float", "float | None")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,7 @@ class StudyResults:
     command, source : how the study was called, and where the data came from
     failures : by key of the model, why its training did not finish
     searches, validations : what `mien.study.further` found, by key
+    balance, balance_sheets : what `balance_classes` found; None and nothing without a generator
     """
 
     faces: FaceSet
@@ -63,6 +64,8 @@ class StudyResults:
     failures: dict[str, str] = field(default_factory=dict)
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
     validations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    balance: dict[str, Any] | None = None
+    balance_sheets: dict[str, np.ndarray] = field(default_factory=dict)
     _static: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run_of(self, planned: Planned) -> Run | None:
@@ -89,6 +92,7 @@ class StudyResults:
             "versions": versions(),
             "models": models,
             "pairs": self._pairs(),
+            "balance": self.balance,
             "searches": list(self.searches.values()),
             "validations": list(self.validations.values()),
             "missing": self._missing(),
@@ -97,7 +101,13 @@ class StudyResults:
             trained = {planned.key: run for planned, run in found if run is not None}
             for run in trained.values():
                 run.write_record(self.out / "records")
-            write_sheets(self.out / "sheets.npz", self.train, self.plan[0].recipe, trained)
+            write_sheets(
+                self.out / "sheets.npz",
+                self.train,
+                self.plan[0].recipe,
+                trained,
+                self.balance_sheets,
+            )
         write_json(self.out / "results.json", _plain(results))
 
     def _data(self, measure: bool) -> dict[str, Any]:
@@ -204,8 +214,11 @@ class StudyResults:
 
     def _missing(self) -> list[list[str]]:
         """Searches and cross-validations that the scale plans and that have no result, and why."""
-        planned = [("search", p.key, self.searches) for p in self.scale.searches]
+        planned: list[tuple[str, str, Container[str]]] = []
+        planned += [("search", p.key, self.searches) for p in self.scale.searches]
         planned += [("validation", p.key, self.validations) for p in self.scale.validations]
+        if self.scale.balance is not None:
+            planned += [("balance", "generator", {"generator"} if self.balance else {})]
         return [
             [what, key, self.failures.get(f"{what} {key}", "it is not finished")]
             for what, key, found in planned

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mien.runs.generator_recipe import GENERATORS, GeneratorRecipe
 from mien.runs.recipe import Recipe
 from mien.study.paper import BEST, TABLE_IV, TABLE_XII, TABLE_XIII, TABLES_V_IX
 
@@ -42,6 +43,14 @@ TINY = Recipe(
     model="plain", width=0.25, image_size=24, stride=16, schedule="constant", flip=0.5, shift=0.08
 ).but(**{key: value for key, value in TABLE_IV.default.items() if key != "epochs"})
 """A net of some 70,000 weights, in Table IV's default setting, that a search can afford."""
+
+DEMO_GENERATOR = GeneratorRecipe(
+    width=16, depth=0, latent=64, epochs=30, batch_size=32, ema=0.98, lr=1e-3, lr_discriminator=1e-3
+)
+"""A generator of half a minute, whose faces are blurred."""
+
+TABLE_III_LIFT = "5670"
+"""The rule behind Table III: so many images for every class that has fewer."""
 
 PAPER_SIZES = {"vgg19": 224, "resnet50": 224, "inceptionv3": 299}
 
@@ -104,6 +113,16 @@ class PlannedValidation:
 
 
 @dataclass(frozen=True)
+class PlannedBalance:
+    """The generator of a study, and the models of its plan, by key, that judge the faces."""
+
+    generator: GeneratorRecipe
+    lift: str
+    features: str
+    classifier: str
+
+
+@dataclass(frozen=True)
 class Scale:
     """How large a study is.
 
@@ -115,6 +134,7 @@ class Scale:
     train_images : images per class taken from the training split at the most; None takes all
     plan : the trainings
     searches, validations : what else is done, with models of its own
+    balance : the generator that is trained, sampled and judged; None leaves it out
     """
 
     name: str
@@ -124,6 +144,7 @@ class Scale:
     plan: tuple[Planned, ...]
     searches: tuple[PlannedSearch, ...] = ()
     validations: tuple[PlannedValidation, ...] = ()
+    balance: PlannedBalance | None = None
 
 
 def paper_recipe(model: str, attention: str, setting: str = "tuned") -> Recipe:
@@ -199,6 +220,7 @@ def _paper_validations(searches: tuple[PlannedSearch, ...]) -> tuple[PlannedVali
 def scales() -> dict[str, Scale]:
     """Every scale by name."""
     quarter = "quarter-width versions (w1/4) at stride 16 and 48 pixels, from scratch"
+    judges = "vgg19-w1_4", "resnet50-w1_4"
     demo, smoke, cpu, tiny = 4, 3, 5, 9
     start = "CBAM's gates begin near identity"
     net = "a plain net of 70,000 weights at 24 pixels"
@@ -222,6 +244,7 @@ def scales() -> dict[str, Scale]:
                 None,
                 _six(FEW_STEPS.but(epochs=demo)),
                 **_tiny(3, few, "rate and optimiser of Table IV", folds=3),
+                balance=PlannedBalance(DEMO_GENERATOR, "200", *judges),
             ),
             Scale(
                 "smoke",
@@ -247,6 +270,7 @@ def scales() -> dict[str, Scale]:
                 False,
                 None,
                 _six(QUARTER.but(epochs=cpu)),
+                balance=PlannedBalance(GENERATORS["small"], TABLE_III_LIFT, *judges),
             ),
             Scale(
                 "paper",
@@ -263,6 +287,7 @@ def scales() -> dict[str, Scale]:
                 ),
                 searches,
                 _paper_validations(searches),
+                PlannedBalance(GENERATORS["default"], TABLE_III_LIFT, "vgg19", "resnet50"),
             ),
         )
     }

@@ -12,11 +12,12 @@ import torch
 
 from mien.data.faceset import FaceSet
 from mien.images import Augment, Normalisation, enhance, normalisation, resize
+from mien.images.tensors import as_tensor
 from mien.runs.atomic import save_with
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 from mien.training import load_model
-from mien.training.batches import as_tensor, prepared
+from mien.training.batches import prepared
 
 SAMPLES = 8  # images per class on the sample sheet
 STEPS = 5  # images that are followed through the steps
@@ -77,7 +78,13 @@ def feature_maps(run: Run, image: np.ndarray, maps: int = MAPS) -> np.ndarray:
     return found[order]
 
 
-def write_sheets(path: Path, faces: FaceSet, recipe: Recipe, trained: Mapping[str, Run]) -> None:
+def write_sheets(
+    path: Path,
+    faces: FaceSet,
+    recipe: Recipe,
+    trained: Mapping[str, Run],
+    balance: Mapping[str, np.ndarray],
+) -> None:
     """Write ``sheets.npz`` with the arrays that the figures with pictures are drawn from.
 
     Parameters
@@ -86,6 +93,7 @@ def write_sheets(path: Path, faces: FaceSet, recipe: Recipe, trained: Mapping[st
     recipe : its image size is that of the resized step (224 where the networks read 48 pixels, so
         that the paper's step can be seen)
     trained : finished runs by key; those without weights (records) have no feature maps
+    balance : the sheets of a generator, as `balance_classes` gives them
     """
     samples = sample_images(faces, SAMPLES)
     followed = samples[:STEPS, 0]
@@ -97,6 +105,7 @@ def write_sheets(path: Path, faces: FaceSet, recipe: Recipe, trained: Mapping[st
     for key, run in trained.items():
         if run.weights_path.exists():
             arrays[f"features_{key}"] = feature_maps(run, followed[0])
+    arrays |= {f"balance_{name}": images for name, images in balance.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     save_with(path, lambda file: file.write(buffer.getvalue()))

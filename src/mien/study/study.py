@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from mien.data.splits import roles, sample_rows
 from mien.errors import MienError
 from mien.executors import Executor, Local
 from mien.runs.environment import cores
+from mien.study.balancing import balance_classes
 from mien.study.further import Means, development, search, validate
 from mien.study.results import StudyResults
-from mien.study.scales import Planned, Scale
+from mien.study.scales import Planned, PlannedBalance, Scale
 from mien.training.jobs import Job, train_jobs
 
 
@@ -122,8 +124,15 @@ def run_study(
 
 
 def _go_further(results: StudyResults, faces: FaceSet, means: Means) -> None:
-    """Search and cross-validate as the scale plans it; what fails stands as not run."""
+    """Generate, search and cross-validate as the scale plans it; what fails stands as not run."""
     scale = results.scale
+    if scale.balance is not None:
+        try:
+            results.balance, results.balance_sheets = _balance(results, scale.balance, means)
+        except MienError as error:
+            results.failures["balance generator"] = str(error)
+            print(f"study: the generator failed: {error}", file=sys.stderr)
+        results.write()
     for planned in scale.searches:
         try:
             results.searches[planned.key] = search(planned, faces, means)
@@ -139,3 +148,24 @@ def _go_further(results: StudyResults, faces: FaceSet, means: Means) -> None:
             results.failures[f"validation {validation.key}"] = str(error)
             print(f"study: {validation.key} failed: {error}", file=sys.stderr)
         results.write()
+
+
+def _balance(
+    results: StudyResults, planned: PlannedBalance, means: Means
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The generator's faces, judged by models of the plan that are trained and have weights."""
+    print(f"study: a generator lifts the small classes to {planned.lift}", file=sys.stderr)
+    runs = {one.key: results.run_of(one) for one in results.plan}
+    judges = [runs.get(key) for key in (planned.features, planned.classifier)]
+    features, classifier = (run if run and run.weights_path.exists() else None for run in judges)
+    done, sheets, _ = balance_classes(
+        results.train,
+        results.faces[results.parts.validation],
+        planned.generator,
+        planned.lift,
+        features=features,
+        classifier=classifier,
+        runs=means.runs,
+        device=means.device,
+    )
+    return done, sheets

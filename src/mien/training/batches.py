@@ -7,43 +7,20 @@ tensor too, mapped from their file, of which only the batches come to the device
 
 from __future__ import annotations
 
-import hashlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from mien.balance.oversample import balanced_order
 from mien.data.faceset import FaceSet
 from mien.images import Augment, Normalisation, cutmix, mixup, resize
 from mien.images.augment import change, draw
+from mien.images.tensors import as_float, as_tensor
 from mien.runs.recipe import Recipe
+from mien.runs.seed import random_seed
 from mien.training.share import WHOLE, Share
-
-
-def random_seed(*parts: object) -> int:
-    """A seed that depends on all parts and on nothing else."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def as_tensor(images: np.ndarray, device: torch.device | str) -> torch.Tensor:
-    """uint8 ``[N, H, W]`` or ``[N, H, W, 3]`` as a uint8 tensor ``[N, C, H, W]`` on the device.
-
-    Images mapped from a file stay there: their tensor is on the CPU, a copy of none of them, and
-    must not be written to.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        tensor = torch.from_numpy(np.ascontiguousarray(images))
-    tensor = tensor.unsqueeze(1) if images.ndim == 3 else tensor.movedim(3, 1)
-    return tensor if isinstance(images, np.memmap) else tensor.to(device).contiguous()
-
-
-def as_float(images: torch.Tensor) -> torch.Tensor:
-    """uint8 images, laid out in any way, as float in [0, 1] with each channel in one piece."""
-    return images.contiguous().float().div_(255)
 
 
 def prepared(images: torch.Tensor, normalisation: Normalisation, size: int) -> torch.Tensor:
@@ -75,7 +52,8 @@ class Batches:
 
     What an epoch sees depends on the recipe's seed and the epoch's number alone, so a training that
     goes on after an interruption sees what it would have seen. The images left over when the set
-    does not divide into batches differ from epoch to epoch.
+    does not divide into batches differ from epoch to epoch. Oversampled, an epoch is as long as
+    ever, and an image that comes again is augmented afresh.
 
     Of each batch it gives the part of `share`; what is drawn for an image does not depend on it.
     """
@@ -92,6 +70,7 @@ class Batches:
         self.share = share
         self.images = as_tensor(faces.images, device)
         self.targets = torch.from_numpy(target_probabilities(faces, recipe.soft_labels)).to(device)
+        self.labels = torch.tensor(faces.labels)
         self.weights = None
         if faces.weights is not None:
             weights = faces.weights / faces.weights.mean()
@@ -111,7 +90,10 @@ class Batches:
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
         generator = torch.Generator().manual_seed(random_seed(self.recipe.seed, "epoch", epoch))
-        order = torch.randperm(len(self.images), generator=generator)
+        if self.recipe.oversample:
+            order = balanced_order(self.labels, self.targets.shape[1], generator)
+        else:
+            order = torch.randperm(len(self.images), generator=generator)
         # Images of a store lie on the CPU, and an index that had to come back would stop the loop.
         of_images, of_targets = order.to(self.images.device), order.to(self.device)
         for step in range(self.steps):

@@ -20,8 +20,10 @@ from mien.errors import MienError, RecipeError, RunError
 from mien.runs.atomic import remove_leftovers
 from mien.runs.environment import choose_device
 from mien.runs.lock import locked
-from mien.runs.recipe import Recipe, unknown
+from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
+from mien.runs.settings import unknown
+from mien.training.generated import generated_faces
 from mien.training.loop import Training
 from mien.training.parts import check_parts
 from mien.training.share import Share
@@ -85,9 +87,11 @@ def fit_distributed(
     if found is not None:
         return found
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    generated = generated_faces(recipe, train, runs=runs, device=kind, progress=progress)
     task = Task(
         recipe=recipe,
         train=train,
+        generated=generated,
         validation=validation,
         path=Path(runs).absolute() / name,
         processes=processes,
@@ -120,6 +124,7 @@ class Task:
 
     recipe: Recipe
     train: FaceSet
+    generated: FaceSet | None
     validation: FaceSet | None
     path: Path
     processes: int
@@ -137,7 +142,7 @@ def train_share(task: Task, rank: int, device: str) -> None:
     if where.type == "cuda":
         torch.cuda.set_device(where)
     validation = task.validation if share.leads else None
-    training = Training(task.recipe, task.train, validation, where, share)
+    training = Training(task.recipe, task.train, validation, where, share, task.generated)
     training.begin(task.path)
     epochs = share.sum(torch.tensor(training.epoch, device=where))
     if int(epochs) != training.epoch * task.processes:

@@ -10,6 +10,7 @@ from mien.runs.environment import choose_device
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
+from mien.training.generated import generated_faces
 from mien.training.loop import Training
 from mien.training.parts import check_parts
 from mien.training.prefix import check_prefix
@@ -66,7 +67,8 @@ def fit(
     found = find_finished(name, recipe, *(Path(f) for f in (runs, records) if f is not None))
     if found is not None:
         return found
-    training = Training(recipe, train, validation, choose_device(device))
+    generated = generated_faces(recipe, train, runs=runs, device=device, progress=progress)
+    training = Training(recipe, train, validation, choose_device(device), generated=generated)
     path = Path(runs) / name
     with locked(path):
         found = find_finished(name, recipe, Path(runs))  # by another process, meanwhile

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,20 +15,23 @@ import torch
 from torch import nn
 
 from mien.balance import class_weights
+from mien.balance.gan import lifted
 from mien.data.faceset import FaceSet
 from mien.errors import RunError
 from mien.images import enhance, normalisation
+from mien.images.tensors import as_tensor
 from mien.metrics import collapsed
 from mien.models.weights import load_weights
 from mien.runs.atomic import write_bytes
-from mien.runs.averaging import WeightAverage
+from mien.runs.averaging import WeightAverage, averaged
+from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
 from mien.runs.environment import hardware, peak_memory, reset_peak_memory, versions
 from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
-from mien.training.batches import Batches, as_tensor, random_seed
-from mien.training.checkpoint import load_checkpoint, save_checkpoint
-from mien.training.loss import model_loss
+from mien.runs.seed import random_seed
+from mien.training.batches import Batches
+from mien.training.loss import log_prior, model_loss
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
 from mien.training.parts import unseen
 from mien.training.predict import build_model, probabilities
@@ -48,7 +50,8 @@ class Training:
     """The state of one training, from the recipe alone; `begin` gives it a folder.
 
     Of a training that several processes do together, `share` is the part of this one. Only the
-    leading one needs the validation images, and only it writes.
+    leading one needs the validation images, and only it writes. `generated` faces are learned from
+    beside the real ones of `train`.
     """
 
     def __init__(
@@ -58,8 +61,12 @@ class Training:
         validation: FaceSet | None,
         device: torch.device,
         share: Share = WHOLE,
+        generated: FaceSet | None = None,
     ) -> None:
         self.recipe, self.device, self.share = recipe, device, share
+        self.train, self.validation, self.generated = train, validation, generated
+        if generated is not None:
+            train = lifted(train, generated)
         torch.manual_seed(random_seed(recipe.seed, "weights"))
         self.model = build_model(recipe, len(train.classes), train.channels)
         self.fresh = [] if recipe.weights == "none" else load_weights(self.model, recipe.weights)
@@ -77,11 +84,14 @@ class Training:
         if recipe.class_weights != "none":
             weights = class_weights(train.labels, len(train.classes), recipe.class_weights)
             self.class_weights = torch.from_numpy(weights).to(device)
-        self.train, self.validation = train, validation
+        self.adjustment = None
+        if recipe.logit_adjustment:
+            prior = log_prior(train.labels, len(train.classes)).to(device)
+            self.adjustment = recipe.logit_adjustment * prior
         if validation is not None:
             images = enhance(validation.images, recipe.enhance)
             self.validation_images = as_tensor(images, device)
-            self.unseen = unseen(validation, train)
+            self.unseen = unseen(validation, self.train)
 
         self.optimiser = create_optimiser(self.model, recipe)
         self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
@@ -127,6 +137,7 @@ class Training:
                 "hardware": hardware(str(self.device)),
                 "versions": versions(),
                 **({"processes": self.share.processes} if self.share.processes > 1 else {}),
+                **({} if self.generated is None else {"generated": self._made()}),
             },
         )
         if prefix is not None:
@@ -134,11 +145,18 @@ class Training:
             self.run.info["prefix"] = {"run": prefix.name, "epochs": self.epoch}
             self.run.save()
 
+    def _made(self) -> dict[str, Any]:
+        """Which faces were generated for this training."""
+        assert self.generated is not None
+        return {
+            "name": self.generated.name,
+            "counts": self.generated.counts().tolist(),
+            "fingerprint": self.generated.fingerprint,
+        }
+
     def _go_on_from(self, earlier: Run) -> None:
         """Take the state and the log of the last checkpoint of `earlier`."""
-        self.run.log = load_checkpoint(
-            earlier.checkpoint_path, self.model, self.optimiser, self.average, self.device
-        )
+        self.run.log = load_checkpoint(earlier.checkpoint_path, self._parts(), self.device)
         self.epoch = len(self.run.log)
 
     def finish(self, show: str, keep_checkpoint: bool = False) -> Run:
@@ -189,6 +207,7 @@ class Training:
                 class_weights=self.class_weights,
                 image_weights=batch.weights,
                 label_smoothing=recipe.label_smoothing,
+                adjustment=self.adjustment,
             )
             loss.backward()
             if recipe.l1 or recipe.l2:
@@ -228,9 +247,7 @@ class Training:
         if not share.leads:
             self.epoch += 1
             return
-        save_checkpoint(
-            self.run.checkpoint_path, self.run.log, self.model, self.optimiser, self.average
-        )
+        save_checkpoint(self.run.checkpoint_path, self.run.log, self._parts())
         self.epoch += 1
         self.run.save_log()
         progress.epoch(row)
@@ -244,7 +261,7 @@ class Training:
     def _validate(self) -> dict[str, Any]:
         """Loss and accuracy on the validation images that do not stand in the training part."""
         assert self.validation is not None
-        with self._averaged():
+        with averaged(self.average):
             found = self._probabilities(self.recipe.precision)[self.unseen]
         labels = self.validation.labels[self.unseen]
         likelihood = found[np.arange(len(labels)), labels].clip(1e-12)
@@ -304,17 +321,9 @@ class Training:
         on = self.recipe.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The model with its averaged weights, where there are any."""
-        if self.average is None:
-            yield
-            return
-        self.average.swap()
-        try:
-            yield
-        finally:
-            self.average.swap()
+    def _parts(self) -> dict[str, Stateful | None]:
+        """What has a state that an epoch hands to the next."""
+        return {"model": self.model, "optimiser": self.optimiser, "average": self.average}
 
     def _check_finite(self, losses: torch.Tensor) -> None:
         bad = (~losses.isfinite()).nonzero()

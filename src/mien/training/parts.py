@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from mien.balance import to_generate
 from mien.data.faceset import FaceSet
 from mien.data.layout import TEST
+from mien.data.splits import refuse_generated
 from mien.errors import DataError, RecipeError
 from mien.runs.recipe import Recipe
 
@@ -16,10 +18,12 @@ def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> N
     Raises
     ------
     DataError
-        for a final test split, no images, images without labels, a class without training images,
-        and parts that differ in classes or channels.
+        for a final test split, no images, images without labels, a class without training images
+        or with too few to generate more, parts that differ in classes or channels, and generated
+        images in the validation part, or among those that a generator would learn from.
     RecipeError
-        if the recipe needs what the data does not have: votes, or a validation part.
+        if the recipe needs what the data does not have: votes, or a validation part; or if it
+        generates images and these counts cannot be lifted so.
     """
     parts = {"train": train} | ({} if validation is None else {"validation": validation})
     for role, part in parts.items():
@@ -45,6 +49,15 @@ def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> N
     missing = [c for c, n in zip(train.classes, train.counts(), strict=True) if n == 0]
     if missing:
         raise DataError(f"train: no image of {', '.join(missing)}; leave the class out or add some")
+    if validation is not None:
+        refuse_generated(validation, "validation", "they may only be trained on: watch real ones")
+    if recipe.generate:
+        refuse_generated(
+            train,
+            "train",
+            "a generator learns from real ones alone: leave them out, or clear generate",
+        )
+        to_generate(train.counts(), train.classes, recipe.generate)
     if recipe.patience and validation is None:
         raise RecipeError("patience watches the validation loss; give a validation part, or set 0")
     if recipe.soft_labels and train.soft is None:

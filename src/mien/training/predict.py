@@ -17,13 +17,14 @@ from mien.data.faceset import FaceSet
 from mien.data.layout import SUFFIXES
 from mien.errors import DataError, RunError
 from mien.images import Normalisation, enhance
+from mien.images.tensors import as_tensor
 from mien.models import create_model
 from mien.pixels import decode, letterbox
 from mien.runs.atomic import write_text
 from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
-from mien.training.batches import as_tensor, prepared
+from mien.training.batches import prepared
 
 
 def build_model(recipe: Recipe, classes: int, channels: int) -> nn.Module:
@@ -111,6 +112,28 @@ def predict_probabilities(run: Run, faces: FaceSet, device: str = "cpu") -> np.n
     return _predict(run, load_model(run, device), faces, device)
 
 
+@torch.inference_mode()
+def pooled_features(run: Run, faces: FaceSet, device: str = "cpu") -> np.ndarray:
+    """What a finished run's network sees in faces: its last map, averaged over the places.
+
+    Returns
+    -------
+    float32 array ``[N, D]``
+
+    Raises
+    ------
+    RunError, DataError
+        as `predict_probabilities`.
+    """
+    model = load_model(run, device)
+    images, normalisation = _inputs(run, faces, device)
+    found = []
+    for part in images.split(256):
+        pixels = prepared(part.to(device), normalisation, run.recipe.image_size)
+        found.append(model.forward_features(pixels).mean((2, 3)))  # type: ignore[operator]
+    return torch.cat(found).cpu().numpy()
+
+
 def predict_splits(run: Run, faces: FaceSet, splits: list[str], device: str = "cpu") -> None:
     """Keep in `run` its predictions for the named splits of `faces` it has none for yet.
 
@@ -131,14 +154,19 @@ def predict_splits(run: Run, faces: FaceSet, splits: list[str], device: str = "c
 
 
 def _predict(run: Run, model: nn.Module, faces: FaceSet, device: str) -> np.ndarray:
+    images, normalisation = _inputs(run, faces, device)
+    return probabilities(model, images, normalisation, run.recipe.image_size).cpu().numpy()
+
+
+def _inputs(run: Run, faces: FaceSet, device: str) -> tuple[torch.Tensor, Normalisation]:
+    """The faces as uint8 ``[N, C, H, W]``, and how the run's network wants them normalised."""
     if faces.channels != run.info["channels"]:
         raise DataError(
             f"{faces.name}: has {faces.channels} channels and the run {run.name} was trained on "
             f"{run.info['channels']}; read the images with channels={run.info['channels']}"
         )
     images = as_tensor(enhance(faces.images, run.recipe.enhance), device)
-    normalisation = Normalisation.from_dict(run.info["normalisation"])
-    return probabilities(model, images, normalisation, run.recipe.image_size).cpu().numpy()
+    return images, Normalisation.from_dict(run.info["normalisation"])
 
 
 def predict_files(

@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from mien.errors import RunError
 from mien.runs.atomic import save_with
-from mien.runs.averaging import WeightAverage
+
+
+class Stateful(Protocol):
+    """A network, an optimiser, or weights averaged over the steps."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
 
 
 def save_checkpoint(
-    path: Path,
-    log: list[dict[str, Any]],
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: WeightAverage | None,
+    path: Path, log: list[dict[str, Any]], parts: Mapping[str, Stateful | None]
 ) -> None:
-    """Keep the state after the epochs in `log`, whole or not at all."""
-    state = {
-        "epoch": len(log),
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "average": average.state_dict() if average else None,
-        "log": log,
-    }
-    save_with(path, lambda file: torch.save(state, file))
+    """Keep the state of the parts after the epochs in `log`, whole or not at all."""
+    state = {name: part.state_dict() for name, part in parts.items() if part is not None}
+    content = {"epoch": len(log), **state, "log": log}
+    save_with(path, lambda file: torch.save(content, file))
 
 
 def load_checkpoint(
-    path: Path,
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    device: torch.device,
+    path: Path, parts: Mapping[str, Stateful | None], device: torch.device
 ) -> list[dict[str, Any]]:
-    """Bring model, optimiser and average back to where they were, and return the log until there.
+    """Bring the parts back to where they were, and return the log until there.
 
     Raises
     ------
@@ -52,10 +45,9 @@ def load_checkpoint(
         if broken is not None:
             raise ValueError(f"wrong checksum of {broken}")
         state = torch.load(path, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        if average:
-            average.load_state_dict(state["average"])
+        for name, part in parts.items():
+            if part is not None:
+                part.load_state_dict(state[name])
         return state["log"]
     except Exception as error:  # what zipfile and torch raise differs by what is damaged
         raise RunError(

@@ -1,0 +1,272 @@
+"""Does balancing the classes help? Kinds of balancing beside none, over grouped folds of Training.
+
+Every kind trains the same net on the same folds with the same seeds. Each image is held out once a
+seed, so recall of a small class is that of all its images, not of the few of a validation split.
+The generator is trained anew in the training part of each fold. What is trained is kept under
+``--runs``, so the same command goes on where it was stopped. The published figure comes from
+
+    python bench/balancing.py --arms none weights oversample gan --folds 5 --seeds 3 \\
+        --generator small --workers 2 --out docs/results/balancing.md
+
+and on an accelerator, with all arms, from ``--arms`` left out and ``--generator default``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sheet
+from scipy import stats
+
+from mien.balance import BALANCE
+from mien.balance.gan import GeneratorRun, generator_name, generator_recipe
+from mien.data import FaceSet, read, roles
+from mien.data.splits import sample
+from mien.errors import RecipeError
+from mien.evaluation.cross_validation import CrossValidation, cross_validate
+from mien.evaluation.ranks import holm
+from mien.evaluation.schemes import Fold, k_fold
+from mien.executors import Local
+from mien.metrics import Metrics, evaluate
+from mien.report.table import Column, Table, decimals, signed
+from mien.runs.recipe import Recipe
+from mien.runs.run import Run
+from mien.study.scales import LIGHT
+
+NET = Recipe(model="plain", width=0.25, image_size=24, epochs=8, lr=4e-3, ema=0.99).but(**LIGHT)
+"""The net that is balanced: some 70,000 weights at 24 pixels, which a core trains at 2,500/s."""
+
+PUBLISHED = 5670
+"""Images that the paper's Table III lifts every class of the 28,709 to."""
+
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one kind of balancing came to.
+
+    Attributes
+    ----------
+    predicted : int ``[S, N]``, the class that each image was given when it was held out, by seed
+    seconds : of training a net, mean; and of training its generator, 0 without
+    """
+
+    name: str
+    predicted: np.ndarray
+    seconds: tuple[float, float]
+
+    def metrics(self, faces: FaceSet) -> list[Metrics]:
+        """Of every seed, on all images pooled."""
+        certain = np.eye(len(faces.classes))
+        return [evaluate(certain[row], faces.labels, faces.classes) for row in self.predicted]
+
+
+def arms(lift: str, generator: str) -> dict[str, dict[str, Any]]:
+    """Settings of a recipe by the name of the arm."""
+    gan = {"generate": lift, "generator": generator}
+    simple = {name: kind for name, kind in BALANCE.items() if not name.startswith("gan")}
+    return {
+        **simple,
+        "gan": gan,
+        "gan-disgust": {**gan, "generate": f"disgust={lift}"},
+        **{f"gan+{name}": {**gan, **kind} for name, kind in simple.items() if name != "none"},
+    }
+
+
+def pooled(
+    cv: CrossValidation, name: str, faces: FaceSet, folds: Sequence[Fold], runs: Path
+) -> tuple[np.ndarray, float]:
+    """The class given to every image when it was held out, int ``[N]``, and seconds a training."""
+    row = list(cv.recipes).index(name)
+    predicted, seconds = np.full(len(faces), -1), []
+    for fold, run_name in zip(folds, cv.runs[row], strict=True):
+        if run_name is None:
+            raise RecipeError(f"{name}: a fold failed: {cv.failures[0]['error']}")
+        run = Run.open(runs / run_name)
+        found = run.predictions(str(faces.split[0]))
+        assert (found.names == faces.names[fold.held_out]).all()
+        predicted[fold.held_out] = found.probabilities.argmax(1)
+        seconds.append(run.info["train_seconds"])
+    assert (predicted >= 0).all()
+    return predicted, float(np.mean(seconds))
+
+
+def difference(one: Arm, other: Arm, faces: FaceSet, balanced: bool) -> tuple[float, float]:
+    """Mean of ``other - one`` in (balanced) accuracy, and its standard error.
+
+    By images, averaged over the seeds before; copies of an image count as one draw. The error is
+    that of drawing other images, with the trainings as they are.
+    """
+    change = (other.predicted == faces.labels).mean(0) - (one.predicted == faces.labels).mean(0)
+    strata = faces.labels if balanced else np.zeros(len(faces), int)
+    means, errors = [], []
+    for stratum in np.unique(strata):
+        rows = strata == stratum
+        _, group = np.unique(faces.groups[rows], return_inverse=True)
+        centred = change[rows] - change[rows].mean()
+        sums = np.bincount(group, centred)
+        means.append(change[rows].mean())
+        errors.append(np.sqrt((sums**2).sum()) / rows.sum())
+    return float(np.mean(means)), float(np.sqrt(np.sum(np.square(errors))) / len(errors))
+
+
+def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Table:
+    """Every arm beside none: is it better, and what could have been seen."""
+    first, *others = found
+    tests = [
+        (arm.name, what, *difference(first, arm, faces, balanced))
+        for arm in others
+        for what, balanced in (("accuracy", False), ("balanced accuracy", True))
+    ]
+    p = [2 * stats.norm.sf(abs(mean) / max(error, 1e-12)) for *_, mean, error in tests]
+    adjusted = holm(p)
+    least = stats.norm.ppf(0.975) + stats.norm.ppf(POWER)
+    return Table(
+        "balancing-differences",
+        f"Differences from '{first.name}', paired on the pooled images.",
+        [
+            Column("arm"),
+            Column("figure"),
+            Column("points", signed),
+            Column("95 % interval", lambda pair: f"{signed(pair[0])} to {signed(pair[1])}"),
+            Column("p", decimals(4)),
+            Column("p, Holm", decimals(4)),
+            Column("smallest to be found (points)", decimals(2)),
+        ],
+        [
+            [
+                name,
+                what,
+                100 * mean,
+                (100 * (mean - 1.96 * error), 100 * (mean + 1.96 * error)),
+                one,
+                corrected,
+                100 * least * error,
+            ]
+            for (name, what, mean, error), one, corrected in zip(tests, p, adjusted, strict=True)
+        ],
+        [
+            "z-tests by images, means over the seeds, copies as one draw; p and intervals leave "
+            "out that other trainings would differ.",
+            f"Smallest to be found: with a power of {POWER:.0%} at the level of 5 %, uncorrected.",
+        ],
+        context,
+    )
+
+
+def merits_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Table:
+    """What every arm reaches: means over the seeds, with their deviation."""
+    rows = []
+    for arm in found:
+        metrics = arm.metrics(faces)
+
+        def both(values: Sequence[float]) -> str:
+            spread = f" ±{100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+            return f"{100 * np.mean(values):.1f}{spread}"
+
+        rows.append(
+            [
+                arm.name,
+                both([m.accuracy for m in metrics]),
+                both([m.balanced_accuracy for m in metrics]),
+                both([m.macro_f1 for m in metrics]),
+                *(both([m.recall[c] for m in metrics]) for c in range(len(faces.classes))),
+                arm.seconds[0],
+                arm.seconds[1],
+            ]
+        )
+    return Table(
+        "balancing",
+        "Kinds of balancing: pooled over the folds, in %, mean and deviation of the seeds.",
+        [
+            Column("arm"),
+            Column("accuracy"),
+            Column("balanced accuracy"),
+            Column("macro F1"),
+            *(Column(f"recall, {name}") for name in faces.classes),
+            Column("training (s)", decimals(1)),
+            Column("its generator (s)", decimals(1)),
+        ],
+        rows,
+        ["Seconds of one training and of the generator that all seeds of a fold share, means."],
+        context,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Train what is missing and publish the sheet, which is returned."""
+    parser = sheet.parser(__doc__)
+    parser.add_argument("--images", type=int, help="training images per class; default: all")
+    parser.add_argument("--arms", nargs="+", help="default: all; 'none' always comes first")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=NET.epochs)
+    parser.add_argument("--lift", help="default: Table III's 5,670, scaled to a fold's images")
+    parser.add_argument("--generator", default="small", help="a name, or a recipe in TOML")
+    parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--runs", type=Path, default=Path("runs/bench/balancing"))
+    args = sheet.parse(parser, argv, "balancing")
+
+    whole, parts = roles(read(args.data))
+    faces = sample(whole[parts.train], args.images)
+    folds = k_fold(faces, args.folds)
+    lift = args.lift or str(round(PUBLISHED * (args.folds - 1) / args.folds))
+    known = arms(lift, args.generator)
+    wanted = ["none", *(name for name in args.arms or known if name != "none")]
+    if missing := [name for name in wanted if name not in known]:
+        parser.error(f"no arm '{missing[0]}'; known: {', '.join(known)}")
+    recipes = {
+        (name, seed): NET.but(**known[name], epochs=args.epochs, seed=seed)
+        for seed in range(args.seeds)
+        for name in wanted
+    }
+    cv = cross_validate(
+        {f"{name}, seed {seed}": recipe for (name, seed), recipe in recipes.items()},
+        faces,
+        "k-fold",
+        folds,
+        executor=Local(args.workers),
+        runs=args.runs,
+        device=args.device,
+        threads=args.threads,
+        progress="lines",
+    )
+    found = []
+    for name in wanted:
+        each = [
+            pooled(cv, f"{name}, seed {seed}", faces, folds, args.runs)
+            for seed in range(args.seeds)
+        ]
+        spent = generator_seconds(args, faces, folds) if known[name].get("generate") else 0.0
+        seconds = float(np.mean([one for _, one in each])), spent
+        found.append(Arm(name, np.stack([predicted for predicted, _ in each]), seconds))
+    context = (
+        f"{len(faces):,} images of {parts.train}, {args.folds} grouped folds, "
+        f"seeds 0 to {args.seeds - 1}; {NET.title} at {NET.image_size} pixels, "
+        f"{args.epochs} epochs; "
+        f"generator '{args.generator}', lift {lift}."
+    )
+    about = [
+        f"{faces.name}, fingerprint {faces.fingerprint}; every image is held out once a seed",
+        "a small net, and a generator of minutes: a result at this scale, not about the paper's",
+    ]
+    tables = [merits_table(found, faces, context), differences_table(found, faces, context)]
+    return sheet.publish("Does balancing the classes help?", about, tables, args)
+
+
+def generator_seconds(args: argparse.Namespace, faces: FaceSet, folds: Sequence[Fold]) -> float:
+    """Mean training time of the generators of the folds."""
+    recipe = generator_recipe(args.generator)
+    names = (generator_name(recipe, faces[fold.train]) for fold in folds)
+    infos = [GeneratorRun.open(args.runs / name).info for name in names]
+    return float(np.mean([info["train_seconds"] for info in infos]))
+
+
+if __name__ == "__main__":
+    sheet.run(main)
