@@ -57,7 +57,7 @@ def learning_curves(
         ax.set_xmargin(0.01)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _name_ends(ax, ends)
-    accuracy.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    accuracy.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.4g}%")
     accuracy.set_xlabel("epoch")
     if not accuracy.get_shared_x_axes().joined(loss, accuracy):
         loss.set_xlabel("epoch")

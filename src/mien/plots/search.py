@@ -7,6 +7,7 @@ Trials are the rows of ``Search.to_dict()["trials"]``: of each are read ``number
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,7 +161,7 @@ def halving_funnel(
     counts = np.bincount([trial["rung"] for trial in trials], minlength=len(rungs))
     ax.set_xticks(
         range(len(rungs)),
-        [f"{rung}\n{n:,} settings" for rung, n in zip(rungs, counts, strict=True)],
+        [f"{fill(rung, 14)}\n{n:,} settings" for rung, n in zip(rungs, counts, strict=True)],
     )
     ax.set_xlim(-0.3, len(rungs) - 0.7)
     ax.set_ylabel("accuracy")
