@@ -44,11 +44,6 @@ TINY = Recipe(
 ).but(**{key: value for key, value in TABLE_IV.default.items() if key != "epochs"})
 """A net of some 70,000 weights, in Table IV's default setting, that a search can afford."""
 
-DEMO_GENERATOR = GeneratorRecipe(
-    width=16, depth=0, latent=64, epochs=30, batch_size=32, ema=0.98, lr=1e-3, lr_discriminator=1e-3
-)
-"""A generator of half a minute, whose faces are blurred."""
-
 TABLE_III_LIFT = "5670"
 """The rule behind Table III: so many images for every class that has fewer."""
 
@@ -220,7 +215,6 @@ def _paper_validations(searches: tuple[PlannedSearch, ...]) -> tuple[PlannedVali
 def scales() -> dict[str, Scale]:
     """Every scale by name."""
     quarter = "quarter-width versions (w1/4) at stride 16 and 48 pixels, from scratch"
-    judges = "vgg19-w1_4", "resnet50-w1_4"
     demo, smoke, cpu, tiny = 4, 3, 5, 9
     start = "CBAM's gates begin near identity"
     net = "a plain net of 70,000 weights at 24 pixels"
@@ -244,7 +238,6 @@ def scales() -> dict[str, Scale]:
                 None,
                 _six(FEW_STEPS.but(epochs=demo)),
                 **_tiny(3, few, "rate and optimiser of Table IV", folds=3),
-                balance=PlannedBalance(DEMO_GENERATOR, "200", *judges),
             ),
             Scale(
                 "smoke",
@@ -270,7 +263,6 @@ def scales() -> dict[str, Scale]:
                 False,
                 None,
                 _six(QUARTER.but(epochs=cpu)),
-                balance=PlannedBalance(GENERATORS["small"], TABLE_III_LIFT, *judges),
             ),
             Scale(
                 "paper",
