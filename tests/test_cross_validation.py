@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import mien
 from mien.data import FaceSet
@@ -27,12 +25,7 @@ TINY = Recipe(model="plain", width=0.1, image_size=24, stride=8, epochs=1, batch
 TWO = {"plain": TINY, "plain, slower": TINY.but(lr=1e-4)}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

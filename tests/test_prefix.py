@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from mien.data import FaceSet, draw_faces
 from mien.errors import RecipeError
@@ -21,12 +19,7 @@ ALL_ON = Recipe(
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, RecipeError, RunError
@@ -35,12 +33,7 @@ BASE = {
 SPACE = Space("small", BASE, {"lr": [0.05, 0.01], "l2": [0.0, 0.01]})
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @cache
