@@ -7,15 +7,17 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from mien.data.faceset import FaceSet
 from mien.errors import RecipeError, RunError
-from mien.runs.atomic import save_with, write_bytes, write_json, write_text
+from mien.runs.atomic import save_with, write_bytes
+from mien.runs.folder import RunFolder
 from mien.runs.generator_recipe import generator_recipe
 from mien.runs.recipe import Recipe
 
@@ -90,92 +92,25 @@ def digest_of(path: Path) -> str:
 
 
 @dataclass
-class Run:
-    """The folder of one training.
+class Run(RunFolder[Recipe]):
+    """The folder of one training of a model.
 
-    ``recipe.toml`` what was asked, ``run.json`` what is known of it, ``log.jsonl`` a line an epoch,
-    ``weights.safetensors``, ``predictions.npz``, and ``checkpoint.pt`` while it is unfinished.
+    Beside what every `RunFolder` has: ``weights.safetensors`` and ``predictions.npz``.
     """
 
-    path: Path
-    recipe: Recipe
-    info: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def finished(self) -> bool:
-        return self.info.get("state") == "finished"
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.info["classes"])
+    RECIPE = Recipe
+    KIND = "run folder"
+    VERSIONS = MappingProxyType({"format": FORMAT, "training_code": TRAINING_CODE})
 
     @property
     def weights_path(self) -> Path:
         return self.path / "weights.safetensors"
-
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.path / "checkpoint.pt"
 
     def training_part(self, faces: FaceSet) -> FaceSet | None:
         """The images that the run was trained on, or None where `faces` does not have just them."""
         noted = self.info["data"]["train"]
         part = faces[np.isin(faces.split, noted["split"])]
         return part if part.fingerprint == noted["fingerprint"] else None
-
-    @classmethod
-    def create(cls, path: Path, recipe: Recipe, info: Mapping[str, Any]) -> Run:
-        """Begin a run in the folder `path`."""
-        run = cls(path, recipe, {"format": FORMAT, "training_code": TRAINING_CODE, **info})
-        write_text(path / "recipe.toml", recipe.to_toml())
-        run.save()
-        return run
-
-    @classmethod
-    def open(cls, path: Path | str) -> Run:
-        """Open a run folder or a record of one.
-
-        Raises
-        ------
-        RunError
-            if it is no run, was written by another version, or is damaged.
-        """
-        path = Path(path)
-        try:
-            info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            log_path = path / "log.jsonl"
-            lines = log_path.read_text(encoding="utf-8").splitlines() if log_path.exists() else []
-            log = [json.loads(line) for line in lines]
-        except (FileNotFoundError, NotADirectoryError):
-            raise RunError(f"{path}: is no run folder (it has no run.json)") from None
-        except (OSError, ValueError) as error:
-            raise RunError(
-                f"{path}: is damaged ({error}); remove the folder and train again"
-            ) from error
-        if not isinstance(info, dict) or info.get("format") != FORMAT:
-            version = info.get("format") if isinstance(info, dict) else None
-            raise RunError(
-                f"{path}: was written in format {version}, this Mien reads {FORMAT}; "
-                "use the version that wrote it, or train again"
-            )
-        try:
-            return cls(path, Recipe.from_toml(path / "recipe.toml"), info, log)
-        except RecipeError as error:
-            raise RunError(f"{error}; the run cannot be read by this version") from error
-
-    def save(self) -> None:
-        """Write ``run.json``."""
-        write_json(self.path / "run.json", self.info)
-
-    def save_log(self) -> None:
-        """Write ``log.jsonl``, a line an epoch."""
-        lines = (json.dumps(row) + "\n" for row in self.log)
-        write_text(self.path / "log.jsonl", "".join(lines))
 
     def save_predictions(self, predictions: Mapping[str, Predictions]) -> None:
         """Write ``predictions.npz`` with the given splits beside those it already holds."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import torch
 
 from mien.balance.gan.networks import Generator
 from mien.data.faceset import FaceSet
-from mien.errors import DataError, RecipeError, RunError
-from mien.runs.atomic import write_json, write_text
+from mien.errors import DataError, RunError
+from mien.runs.folder import RunFolder
 from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.run import digest_of
 
@@ -32,81 +31,20 @@ def generator_name(recipe: GeneratorRecipe, train: FaceSet) -> str:
 
 
 @dataclass
-class GeneratorRun:
+class GeneratorRun(RunFolder[GeneratorRecipe]):
     """The folder of one generator's training.
 
-    ``recipe.toml`` what was asked, ``run.json`` what is known of it, ``log.jsonl`` a line an epoch,
-    ``generator.safetensors`` the averaged generator of the last good epoch, and ``checkpoint.pt``
-    while it is unfinished.
+    Beside what every `RunFolder` has: ``generator.safetensors``, the averaged generator of the last
+    good epoch.
     """
 
-    path: Path
-    recipe: GeneratorRecipe
-    info: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def finished(self) -> bool:
-        return self.info.get("state") == "finished"
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.info["classes"])
+    RECIPE = GeneratorRecipe
+    KIND = "generator's folder"
+    VERSIONS = MappingProxyType({"format": FORMAT, "generator_code": GENERATOR_CODE})
 
     @property
     def weights_path(self) -> Path:
         return self.path / "generator.safetensors"
-
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.path / "checkpoint.pt"
-
-    @classmethod
-    def create(cls, path: Path, recipe: GeneratorRecipe, info: Mapping[str, Any]) -> GeneratorRun:
-        """Begin a training in the folder `path`."""
-        run = cls(path, recipe, {"format": FORMAT, **info})
-        write_text(path / "recipe.toml", recipe.to_toml())
-        run.save()
-        return run
-
-    @classmethod
-    def open(cls, path: Path | str) -> GeneratorRun:
-        """Open the folder of a generator.
-
-        Raises
-        ------
-        RunError
-            if it is none, was written by another version, or is damaged.
-        """
-        path = Path(path)
-        try:
-            info = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            log_path = path / "log.jsonl"
-            lines = log_path.read_text(encoding="utf-8").splitlines() if log_path.exists() else []
-            log = [json.loads(line) for line in lines]
-            recipe = GeneratorRecipe.from_toml(path / "recipe.toml")
-        except (FileNotFoundError, NotADirectoryError):
-            raise RunError(f"{path}: is no generator's folder (it has no run.json)") from None
-        except (OSError, ValueError, RecipeError) as error:
-            raise RunError(
-                f"{path}: is damaged, or no generator's folder ({error}); remove it and train the "
-                "generator again"
-            ) from error
-        if not isinstance(info, dict) or info.get("format") != FORMAT:
-            raise RunError(f"{path}: was written by another version; train the generator again")
-        return cls(path, recipe, info, log)
-
-    def save(self) -> None:
-        """Write ``run.json``."""
-        write_json(self.path / "run.json", self.info)
-
-    def save_log(self) -> None:
-        """Write ``log.jsonl``, a line an epoch."""
-        write_text(self.path / "log.jsonl", "".join(json.dumps(row) + "\n" for row in self.log))
 
     def load(self, device: torch.device | str = "cpu") -> Generator:
         """The generator of the last good epoch, ready to sample from.
