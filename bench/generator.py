@@ -1,7 +1,8 @@
 """What the generator's training loop costs beside the passes of its two networks alone.
 
 Both do the same passes forward and back on batches of one size: of the generator, of the
-discriminator on real and generated images, and of both for the generator's own step. The loop also
+discriminator on real and generated images, of both for the generator's own step, and those of the
+gradient penalties where a step has them. The loop also
 takes and augments the images, averages the generator and moves the weights. They take turns, step
 by step. The published figure comes from
 
@@ -12,30 +13,40 @@ by step. The published figure comes from
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from statistics import median
 from time import perf_counter
 
+import numpy as np
 import sheet
 import torch
 
 from mien.balance.gan import GENERATORS, GeneratorRecipe
+from mien.balance.gan.objective import gradient_penalty
 from mien.balance.gan.training import GeneratorTraining
 from mien.balance.oversample import balanced_order
 from mien.data import FaceSet, read, roles
 from mien.report.table import Column, Table, count, percent
 
 
-def passes(training: GeneratorTraining, real: torch.Tensor, labels: torch.Tensor) -> None:
-    """The passes of both networks in one step, and nothing else."""
+def passes(
+    training: GeneratorTraining, real: torch.Tensor, labels: torch.Tensor, penalised: bool
+) -> None:
+    """The passes of both networks in one step, and those of the penalties; nothing else."""
     noise = torch.randn(len(labels), training.recipe.latent, device=training.device)
     of_discriminator, of_generator = training.losses
     generator, discriminator = training.generator, training.discriminator
     generated = generator(noise, labels)
     discriminator.requires_grad_(True)
     both = discriminator(torch.cat((real, generated.detach())), labels.repeat(2))
-    of_discriminator(*both.split(len(labels))).backward()
+    loss = of_discriminator(*both.split(len(labels)))
+    if penalised:
+        for weight, images in ((training.recipe.r1, real), (training.recipe.r2, generated)):
+            if weight:
+                loss = loss + weight * gradient_penalty(discriminator, images, labels)
+    loss.backward()
     discriminator.requires_grad_(False)
-    of_generator(discriminator(generated, labels)).backward()
+    of_generator(both[: len(labels)].detach(), discriminator(generated, labels)).backward()
     for network in (generator, discriminator):
         network.zero_grad(set_to_none=True)
 
@@ -49,12 +60,12 @@ def rates(recipe: GeneratorRecipe, train: FaceSet, steps: int, device: str) -> t
     for step in range(steps):
         rows = order[torch.arange(step * training.size, (step + 1) * training.size) % len(order)]
         real = training.images[rows].float().div(255)
-        labels = training.labels[rows]
+        labels, penalised = training.labels[rows], step % recipe.penalty_every == 0
         for times, work in zip(
             seconds,
             (
-                lambda real=real, labels=labels: passes(training, real, labels),
-                lambda rows=rows: training.step(rows, numbers, False),
+                partial(passes, training, real, labels, penalised),
+                partial(training.step, rows, numbers, penalised),
             ),
             strict=True,
         ):
@@ -63,7 +74,10 @@ def rates(recipe: GeneratorRecipe, train: FaceSet, steps: int, device: str) -> t
             if torch.device(device).type == "cuda":
                 torch.cuda.synchronize()
             times.append(perf_counter() - began)
-    alone, loop = (training.size / median(times[len(times) // 10 :]) for times in seconds)
+    # A penalty is taken once in so many steps, so these are what is timed as one.
+    whole = steps - steps % recipe.penalty_every
+    blocks = [np.reshape(times[:whole], (-1, recipe.penalty_every)).mean(1) for times in seconds]
+    alone, loop = (training.size / median(block[1:]) for block in blocks)
     return alone, loop
 
 

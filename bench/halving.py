@@ -1,8 +1,9 @@
 """Successive halving beside the whole grid it halves: the same winner, and at what cost.
 
 Every setting of a grid is trained in full with every seed, and every seed's grid is searched by
-halving on its own. The winner of a halving is judged by what the grid says of that setting over all
-seeds. What is trained is kept under ``--runs``, so the same command goes on where it was stopped.
+halving on its own. What a search picks with one seed is judged by what the whole grid says of that
+setting with the other seeds, and so is what the grid itself would have picked. What is trained is
+kept under ``--runs``, so the same command goes on where it was stopped.
 The published figure comes from
 
     python bench/halving.py --data drawn:2800 --epochs 18 --seeds 3 --threads 1 --workers 2 \\
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sheet
@@ -34,13 +35,12 @@ BASE = {
     "optimiser": "sgd",
     "lr": 0.01,
 }
-PARAMETERS = {
+PARAMETERS: dict[str, list[Any]] = {
     "lr": [0.1, 0.01, 0.001],
     "optimiser": ["sgd", "adam", "rmsprop"],
     "batch_size": [64, 32, 16],
     "l2": [0.0, 0.001, 0.1],
 }
-FIDELITIES = ("full", "halving")
 
 
 def thinned(faces: FaceSet, per_class: int | None) -> FaceSet:
@@ -53,14 +53,13 @@ def thinned(faces: FaceSet, per_class: int | None) -> FaceSet:
     return faces[keep]
 
 
-def searched(faces: FaceSet, seed: int, fidelity: str, args: Namespace) -> tuple[Search, float]:
-    """One search, and the seconds it took on the wall if it was not made before.
+def searched(faces: FaceSet, seed: int, fidelity: str, eta: int, args: Namespace) -> Search:
+    """One search, made or taken up where it was stopped.
 
-    The two kinds keep their runs apart, so that neither finds the other's work done.
+    Each kind keeps its runs apart, so that none finds the work of another done.
     """
-    folder, eta = args.runs / fidelity, args.eta if fidelity == "halving" else 3
-    began = time.perf_counter()
-    search = tune(
+    folder = args.runs / (fidelity if fidelity == "full" else f"{fidelity}-{eta}")
+    return tune(
         Space("halving", {**BASE, "epochs": args.epochs, "seed": seed}, PARAMETERS),
         faces,
         storage=f"sqlite:///{folder}/trials.db",
@@ -73,7 +72,6 @@ def searched(faces: FaceSet, seed: int, fidelity: str, args: Namespace) -> tuple
         device=args.device,
         seed=seed,
     )
-    return search, time.perf_counter() - began
 
 
 def accuracies(grids: Sequence[Search]) -> dict[str, np.ndarray]:
@@ -87,78 +85,80 @@ def named(setting: str) -> str:
     return ", ".join(f"{name} {value}" for name, value in json.loads(setting).items())
 
 
-def verdict(gap: float, noise: float) -> str:
-    """What a difference from the grid's winner means beside what another seed does to one."""
-    if gap >= 0:
-        return "the same, or as good"
-    if math.isnan(noise):
-        return "not known from one seed"
-    return "within the noise of seeds" if -gap <= noise else "beyond the noise of seeds"
+def winners_table(
+    grids: Sequence[Search], halvings: Mapping[str, Sequence[Search]], context: str
+) -> Table:
+    """What each search picks with one seed, by what the pick reaches with the other seeds.
 
-
-def winners_table(grids: Sequence[Search], halvings: Sequence[Search], context: str) -> Table:
-    """The setting that each halving found, judged by the whole grid over all seeds."""
+    Judged by its own seed, a pick would be flattered by the luck that it was picked for.
+    """
     found = accuracies(grids)
-    best = max(found, key=lambda setting: found[setting].mean())
-    noise = float(found[best].std(ddof=1)) if len(grids) > 1 else float("nan")
+    picks = {"whole grid": [grid.best.setting for grid in grids]} | {
+        name: [search.best.setting for search in each] for name, each in halvings.items()
+    }
+    picked = {setting for each in picks.values() for setting in each}
+    sd = math.sqrt(np.mean([found[setting].var(ddof=1) for setting in picked]))
+    noise = sd * math.sqrt(2 / (len(grids) - 1))
+    elsewhere = {
+        name: [float(np.delete(found[pick], seed).mean()) for seed, pick in enumerate(each)]
+        for name, each in picks.items()
+    }
+    mean = {name: sum(each) / len(each) for name, each in elsewhere.items()}
     rows = []
-    for seed, halving in enumerate(halvings):
-        chosen = halving.best
-        gap = float(found[chosen.setting].mean() - found[best].mean())
-        rank = 1 + sum(other.mean() > found[chosen.setting].mean() for other in found.values())
-        rows.append(
-            [
-                str(seed),
-                named(chosen.setting),
-                found[chosen.setting].mean(),
-                rank,
-                100 * gap,
-                verdict(gap, noise),
-            ]
-        )
+    for seed in range(len(grids)):
+        for name, each in picks.items():
+            gap = elsewhere[name][seed] - elsewhere["whole grid"][seed]
+            verdict = "within the noise" if gap >= -noise else "beyond the noise"
+            if each[seed] == picks["whole grid"][seed]:
+                verdict = "the same"
+            rows.append(
+                [str(seed), name, named(each[seed]), elsewhere[name][seed]]
+                + ([None, None] if name == "whole grid" else [100 * gap, verdict])
+            )
+    best = max(found, key=lambda setting: found[setting].mean())
     return Table(
         "halving-winners",
-        "The winner of each halving, by its accuracy in full training over all seeds.",
+        "What each search picks with one seed, and its accuracy in full training with the others.",
         [
             Column("seed"),
-            Column("winner of halving"),
-            Column("accuracy", percent, "%"),
-            Column(f"place of {len(found)}", count),
-            Column("beside the grid's (points)", signed),
+            Column("search"),
+            Column("pick"),
+            Column("accuracy with the other seeds", percent, "%"),
+            Column("beside the grid's pick (points)", signed),
             Column("which is"),
         ],
         rows,
         [
-            f"The grid's winner over all seeds ({named(best)}): {percent(found[best].mean())} %. "
-            + (
-                f"The noise of seeds is what they change it by: {percent(noise)} points (sd)."
-                if len(grids) > 1
-                else "One seed says nothing about the noise of seeds."
-            )
+            f"{name}: {signed(100 * (mean[name] - mean['whole grid']))} points beside the grid's "
+            "picks, mean over the seeds."
+            for name in halvings
+        ]
+        + [
+            f"A seed changes one training of these picks by {percent(sd)} points (sd); the noise "
+            f"of a difference, each side a mean of {len(grids) - 1}, is {percent(noise)} points.",
+            f"The best mean over all seeds ({named(best)}) is {percent(found[best].mean())} %, "
+            "flattered by being the largest of all on the figures it was picked by.",
         ],
         context,
     )
 
 
-def cost_table(
-    grids: Sequence[tuple[Search, float]], halvings: Sequence[tuple[Search, float]], context: str
-) -> Table:
-    """What both ways cost, seed by seed."""
+def cost_table(searches: Mapping[str, Sequence[Search]], context: str) -> Table:
+    """What every search cost, seed by seed."""
     rows = []
-    for seed, pair in enumerate(zip(grids, halvings, strict=True)):
-        whole = pair[0][0].cost()
-        for fidelity, (search, wall) in zip(FIDELITIES, pair, strict=True):
-            cost = search.cost()
+    for seed, grid in enumerate(searches["whole grid"]):
+        whole = grid.cost()
+        for name, each in searches.items():
+            cost = each[seed].cost()
             rows.append(
                 [
                     str(seed),
-                    {"full": "whole grid", "halving": "halving"}[fidelity],
-                    len(search.trials),
+                    name,
+                    len(each[seed].trials),
                     cost["epoch_images"],
                     cost["epoch_images"] / whole["epoch_images"],
                     cost["seconds"],
                     cost["seconds"] / whole["seconds"],
-                    wall,
                 ]
             )
     return Table(
@@ -172,12 +172,11 @@ def cost_table(
             Column("of the grid's", percent, "%"),
             Column("training (s)", decimals(1)),
             Column("of the grid's", percent, "%"),
-            Column("wall (s)", decimals(1)),
         ],
         rows,
         [
             "Halving's figures include the default's full training, which it is compared with.",
-            "Seconds on the wall are those of this call: less where it was interrupted before.",
+            "Seconds are those of the trainings, and mean little where other work ran beside them.",
         ],
         context,
     )
@@ -188,31 +187,37 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser = sheet.parser(__doc__)
     parser.add_argument("--images", type=int, help="training images per class; default: all")
     parser.add_argument("--epochs", type=int, default=18, help="of full training")
-    parser.add_argument("--eta", type=int, default=6, help="one in so many is promoted")
+    parser.add_argument("--eta", type=int, nargs="+", default=[3, 6], help="one in so many")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench/halving"))
     args = sheet.parse(parser, argv, "halving")
 
+    if args.seeds < 2:
+        parser.error("one seed's pick is judged with the others: give --seeds 2 or more")
     faces = thinned(read(args.data), args.images)
-    grids, halvings = (
-        [searched(faces, seed, fidelity, args) for seed in range(args.seeds)]
-        for fidelity in FIDELITIES
-    )
-    first = grids[0][0]
+    kinds = {"whole grid": ("full", 3)} | {
+        f"halving, one in {eta}": ("halving", eta) for eta in args.eta
+    }
+    searches = {
+        name: [searched(faces, seed, fidelity, eta, args) for seed in range(args.seeds)]
+        for name, (fidelity, eta) in kinds.items()
+    }
+    halvings = {name: each for name, each in searches.items() if name != "whole grid"}
+    grids = searches["whole grid"]
+    first = grids[0]
     context = (
         f"{args.epochs} epochs of {first.objective.images:,} images in full; {first.space.size} "
         f"settings; {first.objective.measured:,} validation images; seeds 0 to {args.seeds - 1}."
     )
-    rungs = ", ".join(map(str, halvings[0][0].fidelity.rungs))
     about = [
         f"{faces.name}, fingerprint {first.objective.fingerprint}; {first.objective.text}",
-        f"rungs of halving, one in {args.eta} promoted from each: {rungs}",
+        *(
+            f"rungs of {name}: {', '.join(map(str, each[0].fidelity.rungs))}"
+            for name, each in halvings.items()
+        ),
     ]
-    tables = [
-        winners_table([s for s, _ in grids], [s for s, _ in halvings], context),
-        cost_table(grids, halvings, context),
-    ]
+    tables = [winners_table(grids, halvings, context), cost_table(searches, context)]
     return sheet.publish("Successive halving beside the whole grid", about, tables, args)
 
 

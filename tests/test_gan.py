@@ -22,18 +22,21 @@ from mien.balance.gan import (
 from mien.balance.gan import training as gan_training
 from mien.balance.gan.networks import Discriminator, Generator
 from mien.balance.gan.objective import (
+    gradient_penalty,
     hinge_discriminator,
     hinge_generator,
     minimax_discriminator,
     minimax_generator,
-    r1_penalty,
+    relativistic_discriminator,
+    relativistic_generator,
+    told_apart,
 )
 from mien.balance.gan.watch import spread, trouble
 from mien.data import FaceSet
 from mien.errors import DataError, RecipeError, RunError
 
 TINY = GeneratorRecipe(
-    image_size=16, width=8, depth=1, latent=8, epochs=3, batch_size=16, ema=0.9, r1=1.0, r1_every=2,
+    image_size=16, width=8, depth=1, latent=8, epochs=3, batch_size=16, ema=0.9, penalty_every=2,
     shift=0.0, erase=0.0,
 )  # fmt: skip
 
@@ -89,7 +92,7 @@ def test_both_networks_see_the_class(conditioning: str) -> None:
 
 def test_spectral_norm_holds_every_layer_of_the_discriminator_at_one() -> None:
     torch.manual_seed(0)
-    discriminator = Discriminator(TINY, 2, 1)
+    discriminator = Discriminator(TINY.but(spectral_norm=True), 2, 1)
     for _ in range(50):  # a step of the power iteration in each pass
         discriminator(torch.rand(2, 1, 16, 16), torch.tensor([0, 1]))
     weights = [
@@ -97,10 +100,10 @@ def test_spectral_norm_holds_every_layer_of_the_discriminator_at_one() -> None:
         for module in discriminator.modules()
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear | torch.nn.Embedding)
     ]
-    assert len(weights) == 10
+    assert len(weights) == 12
     for weight in weights:
         assert torch.linalg.matrix_norm(weight, 2) == pytest.approx(1, abs=0.02)
-    free = Discriminator(TINY.but(spectral_norm=False), 2, 1)
+    free = Discriminator(TINY, 2, 1)
     assert abs(torch.linalg.matrix_norm(free.downs[-1].weight.flatten(1), 2) - 1) > 0.1
 
 
@@ -109,19 +112,34 @@ def test_the_objectives_are_those_of_the_papers() -> None:
     d_real, d_generated = real.sigmoid(), generated.sigmoid()
     eq_1 = d_real.log().mean() + (1 - d_generated).log().mean()
     assert minimax_discriminator(real, generated) == pytest.approx(float(-eq_1), rel=1e-6)
-    assert minimax_generator(generated) == pytest.approx(float(-d_generated.log().mean()), rel=1e-6)
+    fooled = -d_generated.log().mean()
+    assert minimax_generator(real, generated) == pytest.approx(float(fooled), rel=1e-6)
     by_hand = (0.5 + 3 + 0) / 3 + (2.5 + 0.5 + 0) / 3
     assert hinge_discriminator(real, generated) == pytest.approx(by_hand)
-    assert hinge_generator(generated) == pytest.approx(1.0)
+    assert hinge_generator(real, generated) == pytest.approx(1.0)
+    pairs = (real - generated).sigmoid()  # P(the real one looks more real)
+    assert relativistic_discriminator(real, generated) == pytest.approx(
+        float(-pairs.log().mean()), rel=1e-6
+    )
+    fooled = -(1 - pairs).log().mean()
+    assert relativistic_generator(real, generated) == pytest.approx(float(fooled), rel=1e-4)
 
 
-def test_the_r1_penalty_of_a_linear_discriminator_is_half_its_squared_weights() -> None:
+def test_a_relativistic_discriminator_is_right_where_the_real_one_of_a_pair_looks_more_real() -> (
+    None
+):
+    real, generated = torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-4.0, -1.0, -5.0])
+    assert told_apart("relativistic", real, generated) == pytest.approx((2 / 3, 2 / 3))
+    assert told_apart("minimax", real, generated) == pytest.approx((0, 1))
+
+
+def test_the_gradient_penalty_of_a_linear_discriminator_is_half_its_squared_weights() -> None:
     weight = torch.randn(1, 4, 4)
 
     def linear(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return (images * weight).sum((1, 2, 3))
 
-    found = r1_penalty(linear, torch.rand(5, 1, 4, 4), torch.zeros(5))
+    found = gradient_penalty(linear, torch.rand(5, 1, 4, 4), torch.zeros(5))
     assert found == pytest.approx(float(weight.square().sum() / 2), rel=1e-5)
 
 
@@ -212,7 +230,9 @@ def test_a_generator_that_was_never_in_order_is_an_error_that_says_what_was_wron
 ) -> None:
     monkeypatch.setattr(gan_training, "trouble", trouble)
     with pytest.raises(RunError, match=r"no epoch.*mode collapse.*'(stands|lies)'"):
-        fit_generator(TINY, bars(), runs=tmp_path, device="cpu", progress="none")
+        fit_generator(
+            TINY.but(objective="minimax"), bars(), runs=tmp_path, device="cpu", progress="none"
+        )
 
 
 def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_generator_before(

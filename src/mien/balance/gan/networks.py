@@ -129,6 +129,9 @@ class Discriminator(nn.Module):
                     limited(nn.Conv2d(wide, wide, 3, padding=1)) for _ in range(recipe.depth)
                 )
             )
+        side = recipe.image_size // 2**STAGES
+        self.last = limited(nn.Conv2d(ladder[-1], ladder[-1], 3, padding=1))
+        self.features = limited(nn.Linear(ladder[-1] * side**2, ladder[-1]))
         self.linear = limited(nn.Linear(ladder[-1], 1))
         self.projection = None
         if recipe.conditioning == "projection":
@@ -143,7 +146,10 @@ class Discriminator(nn.Module):
             maps = F.leaky_relu(down(maps), SLOPE)
             for convolution in residuals:  # type: ignore[attr-defined]
                 maps = maps + F.leaky_relu(convolution(maps), SLOPE)
-        features = maps.sum((2, 3))
+        maps = F.leaky_relu(self.last(maps), SLOPE)
+        # Summed over its places, or without these two layers, a map does not tell one face from
+        # another, and the generator makes all of a class alike.
+        features = F.leaky_relu(self.features(maps.flatten(1)), SLOPE)
         logits = self.linear(features)[:, 0]
         if self.projection is not None:
             logits = logits + (self.projection(labels) * features).sum(1)

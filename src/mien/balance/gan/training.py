@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mien.balance.gan.networks import Discriminator, Generator
-from mien.balance.gan.objective import OBJECTIVES, r1_penalty
+from mien.balance.gan.objective import OBJECTIVES, gradient_penalty, told_apart
 from mien.balance.gan.run import GeneratorRun, generator_name
 from mien.balance.gan.watch import PATIENCE, spread, trouble
 from mien.balance.oversample import balanced_order
@@ -210,33 +210,34 @@ class GeneratorTraining:
         """
         recipe, discriminator = self.recipe, self.discriminator
         of_discriminator, of_generator = self.losses
-        classes = len(self.train.classes)
+        labels = self.labels[rows]  # of the generated images too, so that pairs are of one class
         noise = torch.randn(len(rows), recipe.latent, generator=generator).to(self.device)
-        wanted = torch.randint(classes, (len(rows),), generator=generator).to(self.device)
         real = augment(as_float(self.images[rows]), self.settings, generator)
-        labels = self.labels[rows]
-        generated = augment(self.generator(noise, wanted), self.settings, generator)
+        generated = augment(self.generator(noise, labels), self.settings, generator)
 
         discriminator.requires_grad_(True)
-        logits = discriminator(torch.cat((real, generated.detach())), torch.cat((labels, wanted)))
+        logits = discriminator(torch.cat((real, generated.detach())), labels.repeat(2))
         on_real, on_generated = logits.split(len(rows))
-        loss = of_discriminator(on_real, on_generated)
-        whole = loss
+        loss = whole = of_discriminator(on_real, on_generated)
         if penalised:
-            weight = recipe.r1 * recipe.r1_every
-            whole = loss + weight * r1_penalty(discriminator, real, labels)
+            for weight, images in ((recipe.r1, real), (recipe.r2, generated)):
+                if weight:
+                    penalty = gradient_penalty(discriminator, images, labels)
+                    whole = whole + weight * recipe.penalty_every * penalty
         self.for_discriminator.zero_grad(set_to_none=True)
         whole.backward()
         self.for_discriminator.step()
 
+        # Where the generator's loss needs logits of real images, those of a step before do as well.
+        on_real, on_generated = on_real.detach(), on_generated.detach()
         discriminator.requires_grad_(False)
-        fooling = of_generator(discriminator(generated, wanted))
+        fooling = of_generator(on_real, discriminator(generated, labels))
         self.for_generator.zero_grad(set_to_none=True)
         fooling.backward()
         self.for_generator.step()
         if self.average:
             self.average.update()
-        right = (on_real.detach() > 0).float().mean(), (on_generated.detach() < 0).float().mean()
+        right = told_apart(recipe.objective, on_real, on_generated)
         return torch.stack((loss.detach(), fooling.detach(), *right))
 
     def _train_epoch(self, progress: TrainingProgress) -> None:
@@ -251,7 +252,7 @@ class GeneratorTraining:
         for step in range(self.steps):
             number = self.epoch * self.steps + step
             rows = order[step * self.size : (step + 1) * self.size]
-            penalised = recipe.r1 > 0 and number % recipe.r1_every == 0
+            penalised = number % recipe.penalty_every == 0
             measured[step] = self.step(rows, generator, penalised)
             if progress.due():
                 rate = (step + 1) * self.size / (time.perf_counter() - began)
