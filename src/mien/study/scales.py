@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mien.runs.generator_recipe import GENERATORS, GeneratorRecipe
+from mien.runs.generator_recipe import GENERATORS, SMALL, GeneratorRecipe
 from mien.runs.recipe import Recipe
 from mien.study.paper import BEST, TABLE_IV, TABLE_XII, TABLE_XIII, TABLES_V_IX
 
@@ -221,6 +221,7 @@ def scales() -> dict[str, Scale]:
     levels = {name: levels for name, levels in TABLE_IV.levels.items() if name != "epochs"}
     few = {"lr": levels["lr"], "optimiser": levels["optimiser"]}
     source = "Table IV without its epochs"
+    judges = ("vgg19-w1_4", "resnet50-w1_4")
     searches = tuple(
         PlannedSearch(
             paper_recipe(model, attention).but(**TABLE_IV.default), TABLE_IV.levels, "Table IV"
@@ -238,6 +239,9 @@ def scales() -> dict[str, Scale]:
                 None,
                 _six(FEW_STEPS.but(epochs=demo)),
                 **_tiny(3, few, "rate and optimiser of Table IV", folds=3),
+                balance=PlannedBalance(
+                    SMALL.but(width=16, batch_size=32, images=0, epochs=16, ema=0.98), "200", *judges
+                ),
             ),
             Scale(
                 "smoke",
@@ -263,6 +267,7 @@ def scales() -> dict[str, Scale]:
                 False,
                 None,
                 _six(QUARTER.but(epochs=cpu)),
+                balance=PlannedBalance(SMALL, TABLE_III_LIFT, *judges),
             ),
             Scale(
                 "paper",
