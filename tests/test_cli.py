@@ -53,14 +53,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit(recipe, faces["train"], faces["validation"], runs=runs, progress="none").path
 
 
+@pytest.mark.parametrize("kind", ["the packaged model", "a run", "an exported file"])
 def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
-    trained: Path, tmp_path: Path
+    trained: Path, tmp_path: Path, kind: str
 ) -> None:
+    chosen: list[object] = [] if kind == "the packaged model" else ["--run", trained]
+    if kind == "an exported file":
+        chosen = ["--run", tmp_path / "model.onnx"]
+        written = mien("export", trained, "--out", chosen[1])
+        assert written.returncode == 0, written.stderr
+        assert "100.00 % of labels are the run's" in written.stdout
     photos = tmp_path / "photos"
     photos.mkdir()
     for i, image in enumerate(draw_faces(3, size=60).images):
         cv2.imwrite(str(photos / f"{i}.png"), image)
-    done = mien("predict", photos, "--run", trained, "--out", tmp_path / "p.csv")
+    done = mien("predict", photos, *chosen, "--out", tmp_path / "p.csv")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "p.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -94,7 +101,9 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["crossval", "--data", "drawn:70", "--cluster", "auto"], "--store"),
         (["compare", "nowhere"], "nowhere"),
         (["compare", "nowhere.json"], "nowhere.json"),
-        (["predict", "nowhere.jpg", "--run", "nowhere"], "is no run folder"),
+        (["predict", "nowhere.jpg"], "there is no such file"),
+        (["predict", "nowhere.jpg", "--run", "nowhere"], "nowhere: No such file"),
+        (["export", "nowhere"], "is no run folder"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_no_traceback(
@@ -128,7 +137,7 @@ def test_a_picture_that_is_none_is_named_or_skipped_when_asked(
     "command",
     [
         "demo", "study", "report", "train", "recipes", "predict", "tune", "crossval", "compare",
-        "paper", "data info", "data fetch", "data store",
+        "paper", "balance", "export", "data info", "data fetch", "data store",
     ],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(command: str) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mien.data import CLASSES, FaceSet, Roles, draw_faces, read, roles
     from mien.errors import DataError, MienError, RecipeError, RunError
+    from mien.export import export_onnx
+    from mien.inference import Classifier, Face, load
     from mien.metrics import evaluate
     from mien.models import create_model, list_models
     from mien.runs.recipe import Recipe
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "mien.data": ("CLASSES", "FaceSet", "Roles", "draw_faces", "read", "roles"),
     "mien.errors": ("DataError", "MienError", "RecipeError", "RunError"),
+    "mien.inference": ("load", "Classifier", "Face"),
+    "mien.export": ("export_onnx",),
     "mien.metrics": ("evaluate",),
     "mien.models": ("create_model", "list_models"),
     "mien.runs.recipe": ("Recipe",),
@@ -31,6 +35,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [  # noqa: RUF022 - in the order of the table above
     "CLASSES", "FaceSet", "Roles", "draw_faces", "read", "roles",
     "DataError", "MienError", "RecipeError", "RunError",
+    "load", "Classifier", "Face", "export_onnx",
     "evaluate", "create_model", "list_models", "Recipe", "Run",
     "fit", "load_model", "predict_probabilities",
 ]  # fmt: skip

@@ -66,9 +66,7 @@ def decode(source: Path | bytes, name: str, channels: int | None = None) -> np.n
         try:
             pixels = _fast(image, data)
             if pixels is None:
-                image.load()
-                turned = _orientation(image) != 1
-                pixels = _eight_bits(ImageOps.exif_transpose(image) if turned else image)
+                pixels = from_pillow(image)
         except MemoryError:
             raise
         except Exception as error:  # Pillow's decoders raise nearly every kind on damaged files
@@ -76,6 +74,13 @@ def decode(source: Path | bytes, name: str, channels: int | None = None) -> np.n
                 f"{name}: the image is truncated or damaged ({error}); {REMEDY}"
             ) from error
     return pixels if channels is None else to_channels(pixels, channels)
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """A Pillow image, upright and in 8 bits: uint8 ``[H, W]`` or ``[H, W, 3]``, as `decode`."""
+    image.load()
+    turned = _orientation(image) != 1
+    return _eight_bits(ImageOps.exif_transpose(image) if turned else image)
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -140,17 +140,34 @@ def recipes() -> None:
 @app.command()
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures of faces, or folders of them.")],
-    run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A finished run, or a file of `mien export`. Default: the packaged one."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
     device: Device = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Write image, label and the probability of each class for pictures of faces.
 
-    Example: mien predict .data/fer2013/private --run runs/RUN --out predictions.csv
+    Example: mien predict PHOTOS --out predictions.csv
     """
-    from mien.runs.run import Run
-    from mien.training.predict import predict_files
+    if run is not None and run.is_dir():
+        from mien.runs.run import Run
+        from mien.training.predict import predict_files
 
-    n = predict_files(Run.open(run), images, out, device=device or "cpu", skip_bad=skip_bad)
+        n = predict_files(Run.open(run), images, out, device=device or "cpu", skip_bad=skip_bad)
+    else:
+        from mien.inference import load, write_predictions
+
+        model = load(run)
+        n = write_predictions(
+            images,
+            out,
+            model.predict_proba,
+            classes=model.classes,
+            size=model.size,
+            channels=model.channels,
+            skip_bad=skip_bad,
+        )
     print(f"{n:,} images: {out}")

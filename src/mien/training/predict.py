@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,13 +10,11 @@ import torch
 from torch import nn
 
 from mien.data.faceset import FaceSet
-from mien.data.layout import SUFFIXES
 from mien.errors import DataError, RunError
 from mien.images import Normalisation, enhance
 from mien.images.tensors import as_tensor
+from mien.inference import write_predictions
 from mien.models import create_model
-from mien.pixels import decode, letterbox
-from mien.runs.atomic import write_text
 from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
@@ -174,68 +168,29 @@ def predict_files(
 ) -> int:
     """Write a CSV of image, label and the probability of each class for pictures of faces.
 
-    Parameters
-    ----------
-    images : files, or folders whose pictures (also those in folders below) are taken in order of
-        their names
-    out : the CSV, written whole or not at all. An image goes by its file name, or by its path
-        where two files share a name.
-    skip_bad : leave out files that cannot be read, and say on standard error how many
-
-    Returns
-    -------
-    int
-        The number of images.
+    As `mien.inference.write_predictions`, with a finished run.
 
     Raises
     ------
-    DataError
-        if there is no image, or one cannot be read and `skip_bad` is off.
-    RunError
-        if the run has no weights, or the CSV cannot be written.
+    DataError, RunError
+        as it does, and if the run has no weights.
     """
-    files = list(dict.fromkeys(file for path in images for file in _pictures(path)))
-    if not files:
-        raise DataError(f"{', '.join(map(str, images))}: no picture found")
-    # Runs of the first days did not note the size of their images, which was the recipe's.
-    size = run.info.get("size", run.recipe.image_size)
-    pictures, read = [], []
-    for file in files:
-        try:
-            pixels = decode(file, str(file), channels=run.info["channels"])
-        except DataError:
-            if skip_bad:
-                continue
-            raise
-        pictures.append(letterbox(pixels, size))
-        read.append(file)
-    if not pictures:
-        raise DataError(f"{', '.join(map(str, images))}: none of {len(files)} files can be read")
-    if len(read) < len(files):
-        print(f"left out {len(files) - len(read):,} unreadable files", file=sys.stderr)
-    times = Counter(file.name for file in read)
-    names = [file.name if times[file.name] == 1 else str(file) for file in read]
-    faces = FaceSet(
-        np.stack(pictures),
-        np.full(len(pictures), -1),
-        run.classes,
-        np.array(names),
-        np.full(len(pictures), "given"),
+    names = np.array(["face"])
+
+    def probabilities_of(pictures: np.ndarray) -> np.ndarray:
+        n = len(pictures)
+        faces = FaceSet(
+            pictures, np.full(n, -1), run.classes, np.repeat(names, n), np.full(n, "given")
+        )
+        return predict_probabilities(run, faces, device)
+
+    return write_predictions(
+        images,
+        out,
+        probabilities_of,
+        classes=run.classes,
+        # Runs of the first days did not note the size of their images, which was the recipe's.
+        size=run.info.get("size", run.recipe.image_size),
+        channels=run.info["channels"],
+        skip_bad=skip_bad,
     )
-    found = predict_probabilities(run, faces, device)
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "label", *run.classes])
-    for name, row in zip(names, found, strict=True):
-        label = run.classes[int(row.argmax())]
-        writer.writerow([name, label, *(f"{p:.6f}" for p in row)])
-    write_text(out, table.getvalue())
-    return len(names)
-
-
-def _pictures(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
-    return [path]
