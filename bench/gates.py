@@ -15,7 +15,6 @@ from itertools import combinations
 from math import exp, log
 from statistics import fmean
 
-import numpy as np
 import sheet
 import torch
 import trials
@@ -88,29 +87,6 @@ def signal_left(recipe: Recipe, faces: FaceSet, seed: int) -> float:
     return float(last.std()) / deviations[0]
 
 
-def difference(first: np.ndarray, second: np.ndarray) -> list:
-    """Mean of ``second - first`` over the seeds, in points, its 95 % interval, and what it says.
-
-    A paired t interval: runs of one seed see the same batches in the same order.
-    """
-    from scipy.stats import ttest_rel
-
-    points = 100 * (second - first)
-    if len(points) < 2:
-        return [points.mean(), None, "one seed says nothing about it"]
-    if np.ptp(points) == 0:
-        bounds = (float(points[0]), float(points[0]))
-    else:
-        found = ttest_rel(100 * second, 100 * first).confidence_interval()
-        bounds = (float(found.low), float(found.high))
-    within = bounds[0] <= 0 <= bounds[1]
-    return [
-        points.mean(),
-        bounds,
-        "within the spread of the seeds" if within else "beyond the spread",
-    ]
-
-
 def signal_table(
     recipes: Sequence[Recipe], labels: Sequence[list[str]], faces: FaceSet, seeds: int
 ) -> Table:
@@ -181,7 +157,7 @@ def pairs_table(found: Sequence[trials.Trial], labels: Sequence[list[str]], cont
     rows = []
     for (one, first), (other, second) in combinations(zip(labels, found, strict=True), 2):
         if one[0] == other[0]:
-            compared = difference(first.accuracies, second.accuracies)
+            compared = trials.difference(first.accuracies, second.accuracies)
             rows.append([one[0], f"{other[1]} − {one[1]}", *compared])
     return Table(
         "gates-differences",

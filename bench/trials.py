@@ -77,9 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_parts(data: str, per_class: int | None) -> Parts:
+def read_parts(data: str, per_class: int | None, votes: bool = False) -> Parts:
     """The training and the validation part of a data set, named as `mien.roles` names them."""
-    faces, found = roles(read(data))
+    faces, found = roles(read(data, votes=votes))
     train, validation = faces[found.train], faces[found.validation]
     return Parts(sample(train, per_class), validation, ~validation.stands_in(train))
 
@@ -109,6 +109,29 @@ def _trial(recipe: Recipe, runs: Sequence[Run], parts: Parts) -> Trial:
     found = [run.predictions(str(parts.validation.split[0])) for run in runs]
     right = np.stack([p.probabilities.argmax(1) == p.labels for p in found])
     return Trial(recipe, runs, right.mean(1), right[:, parts.unseen].mean(1), right.shape[1])
+
+
+def difference(first: np.ndarray, second: np.ndarray) -> list:
+    """Mean of ``second - first`` over the seeds, in points, its 95 % interval, and what it says.
+
+    A paired t interval: runs of one seed see the same batches in the same order.
+    """
+    from scipy.stats import ttest_rel
+
+    points = 100 * (second - first)
+    if len(points) < 2:
+        return [points.mean(), None, "one seed says nothing about it"]
+    if np.ptp(points) == 0:
+        bounds = (float(points[0]), float(points[0]))
+    else:
+        found = ttest_rel(100 * second, 100 * first).confidence_interval()
+        bounds = (float(found.low), float(found.high))
+    within = bounds[0] <= 0 <= bounds[1]
+    return [
+        points.mean(),
+        bounds,
+        "within the spread of the seeds" if within else "beyond the spread",
+    ]
 
 
 def scale(parts: Parts, args: argparse.Namespace) -> str:

@@ -17,7 +17,7 @@ from mien.models import create_model
 from mien.models.attention import CBAM
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
-SCRIPTS = ("training", "strides", "gates")
+SCRIPTS = ("training", "strides", "gates", "ablation")
 SMALL = ["--data", "drawn:140", "--device", "cpu"]
 
 
@@ -25,6 +25,7 @@ SMALL = ["--data", "drawn:140", "--device", "cpu"]
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The folder of the benchmarks as a place to import from, as for ``python bench/X.py``."""
     monkeypatch.syspath_prepend(str(BENCH))
+    import ablation
     import gates
     import sheet
     import strides
@@ -34,8 +35,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     found = ModuleType("bench")
     found.__dict__.update(
-        gates=gates, sheet=sheet, strides=strides, training=training, trials=trials, usual=usual
-    )
+        ablation=ablation, gates=gates, sheet=sheet, strides=strides, training=training,
+        trials=trials, usual=usual,
+    )  # fmt: skip
     return found
 
 
@@ -166,6 +168,33 @@ def test_gates_shows_signal_epochs_and_differences(
     assert [number(row[2]) for row in differences[:2]] == pytest.approx(expected, abs=0.2)
 
 
+def test_ablation_changes_one_thing_at_a_time_and_compares_with_the_recipe_itself(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = mien.Recipe(width=0.1, image_size=32, ema=0.9)
+    monkeypatch.setattr(bench.ablation, "BASE", base)
+    asked = ["--changes", "no averaging", "CBAM, identity gates", "--images", "5", "--epochs", "2"]
+    text = bench.ablation.main([*SMALL, *asked, "--seeds", "2", "--runs", str(tmp_path)])
+    rows = rows_of(text, "One change at a time")
+    assert [row[0] for row in rows] == ["the recipe itself", *asked[1:3]]
+    runs = [mien.Run.open(path.parent) for path in tmp_path.glob("*/run.json")]
+    assert len(runs) == 3 * 2
+    for seed in (0, 1):
+        recipes = [run.recipe for run in runs if run.recipe.seed == seed]
+        assert sorted(r.but(seed=0, epochs=base.epochs) == base for r in recipes) == [
+            False, False, True,
+        ]  # fmt: skip
+    assert rows[0][4] == "–"
+    for row in rows[1:]:
+        shift = number(row[1]) - number(rows[0][1])
+        assert number(row[4]) == pytest.approx(shift, abs=0.11)
+
+
+def test_every_change_of_the_ablation_is_one(bench: ModuleType) -> None:
+    for name, change in bench.ablation.CHANGES.items():
+        assert bench.ablation.BASE.but(**change) != bench.ablation.BASE, name
+
+
 def test_a_difference_is_beyond_the_spread_where_a_paired_t_test_says_so(
     bench: ModuleType,
 ) -> None:
@@ -173,7 +202,7 @@ def test_a_difference_is_beyond_the_spread_where_a_paired_t_test_says_so(
     for shift in (0.0, 0.002, 0.01, 0.05):
         first = 0.6 + 0.01 * rng.standard_normal(5)
         second = first + shift + 0.005 * rng.standard_normal(5)
-        points, bounds, verdict = bench.gates.difference(first, second)
+        points, bounds, verdict = bench.trials.difference(first, second)
         assert points == pytest.approx(100 * (second.mean() - first.mean()))
         assert bounds[0] < points < bounds[1]
         beyond = stats.ttest_1samp(second - first, 0).pvalue < 0.05
@@ -181,7 +210,7 @@ def test_a_difference_is_beyond_the_spread_where_a_paired_t_test_says_so(
 
 
 def test_one_seed_gives_no_verdict(bench: ModuleType) -> None:
-    points, bounds, verdict = bench.gates.difference(np.array([0.5]), np.array([0.6]))
+    points, bounds, verdict = bench.trials.difference(np.array([0.5]), np.array([0.6]))
     assert points == pytest.approx(10)
     assert bounds is None
     assert "nothing" in verdict

@@ -82,7 +82,7 @@ SMALL = GeneratorRecipe(
     width=24, depth=0, images=6000, epochs=16, ema=0.99, shift=0.05, brightness=0.0, contrast=0.0,
     erase=0.0,
 )  # fmt: skip
-GENERATORS = {"default": GeneratorRecipe(), "small": SMALL}
+GENERATORS = {"default": GeneratorRecipe(lr=3e-4, lr_discriminator=3e-4), "small": SMALL}
 """Generators by name: for an accelerator, and for five to ten minutes of two cores."""
 
 
