@@ -17,7 +17,7 @@ from mien.models import create_model
 from mien.models.attention import CBAM
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
-SCRIPTS = ("training", "strides", "gates", "ablation")
+SCRIPTS = ("training", "strides", "gates", "ablation", "speedrun")
 SMALL = ["--data", "drawn:140", "--device", "cpu"]
 
 
@@ -28,6 +28,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import ablation
     import gates
     import sheet
+    import speedrun
     import strides
     import training
     import trials
@@ -36,7 +37,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found = ModuleType("bench")
     found.__dict__.update(
         ablation=ablation, gates=gates, sheet=sheet, strides=strides, training=training,
-        trials=trials, usual=usual,
+        speedrun=speedrun, trials=trials, usual=usual,
     )  # fmt: skip
     return found
 
@@ -188,6 +189,20 @@ def test_ablation_changes_one_thing_at_a_time_and_compares_with_the_recipe_itsel
     for row in rows[1:]:
         shift = number(row[1]) - number(rows[0][1])
         assert number(row[4]) == pytest.approx(shift, abs=0.11)
+
+
+def test_speedrun_trains_every_seed_and_says_whether_the_target_was_reached(
+    bench: ModuleType,
+) -> None:
+    asked = ["--images", "5", "--seeds", "2", "--target", "99"]
+    small = ["width=0.1", "image_size=32", "epochs=2", "ema=0.9"]
+    text = bench.speedrun.main([*SMALL, *asked, "--set", *small])
+    rows = rows_of(text, "Seconds to train")
+    assert [row[0] for row in rows] == ["0", "1", "mean", "sd"]
+    assert all(number(row[1]) > 0 for row in rows[:3])
+    mean = np.mean([number(row[2]) for row in rows[:2]])
+    assert number(rows[2][2]) == pytest.approx(mean, abs=0.1)
+    assert "NOT reached" in text
 
 
 def test_every_change_of_the_ablation_is_one(bench: ModuleType) -> None:
