@@ -6,7 +6,8 @@ import csv
 import io
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from mien.data.layout import SUFFIXES
 from mien.errors import DataError
 from mien.pixels import decode, letterbox
 from mien.runs.atomic import write_text
+
+AT_ONCE = 256
+"""Pictures that are decoded while as many are looked at, so that memory does not grow with them."""
 
 
 def write_predictions(
@@ -55,29 +59,49 @@ def write_predictions(
     files = list(dict.fromkeys(file for path in images for file in _pictures(path)))
     if not files:
         raise DataError(f"{', '.join(map(str, images))}: no picture found")
-    pictures, read = [], []
-    for file in files:
-        try:
-            pixels = decode(file, str(file), channels=channels)
-        except DataError:
-            if skip_bad:
-                continue
-            raise
-        pictures.append(letterbox(pixels, size))
-        read.append(file)
-    if not pictures:
-        raise DataError(f"{', '.join(map(str, images))}: none of {len(files)} files can be read")
-    if len(read) < len(files):
-        print(f"left out {len(files) - len(read):,} unreadable files", file=sys.stderr)
-    times = Counter(file.name for file in read)
+    times = Counter(file.name for file in files)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["image", "label", *classes])
-    for file, row in zip(read, predict_proba(np.stack(pictures)), strict=True):
-        name = file.name if times[file.name] == 1 else str(file)
-        writer.writerow([name, classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
+    done = 0
+    for part in _decoded(files, size, channels, skip_bad):
+        if not part:
+            continue
+        for file, row in zip(part, predict_proba(np.stack(list(part.values()))), strict=True):
+            name = file.name if times[file.name] == 1 else str(file)
+            writer.writerow([name, classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
+        done += len(part)
+    if not done:
+        raise DataError(f"{', '.join(map(str, images))}: none of {len(files)} files can be read")
+    if done < len(files):
+        print(f"left out {len(files) - done:,} unreadable files", file=sys.stderr)
     write_text(out, table.getvalue())
-    return len(read)
+    return done
+
+
+def _decoded(
+    files: Sequence[Path], size: int, channels: int, skip_bad: bool
+) -> Iterator[dict[Path, np.ndarray]]:
+    """The pictures part by part, each decoded while the one before it is being looked at."""
+
+    def one(file: Path) -> np.ndarray | None:
+        try:
+            return letterbox(decode(file, str(file), channels=channels), size)
+        except DataError:
+            if skip_bad:
+                return None
+            raise
+
+    with ThreadPoolExecutor() as pool:
+        parts = [files[first : first + AT_ONCE] for first in range(0, len(files), AT_ONCE)]
+        try:
+            coming = [pool.submit(one, file) for file in parts[0]]
+            for part, after in zip(parts, [*parts[1:], []], strict=True):
+                now, coming = coming, [pool.submit(one, file) for file in after]
+                found = zip(part, (future.result() for future in now), strict=True)
+                yield {file: pixels for file, pixels in found if pixels is not None}
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _pictures(path: Path) -> list[Path]:

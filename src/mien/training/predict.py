@@ -175,14 +175,13 @@ def predict_files(
     DataError, RunError
         as it does, and if the run has no weights.
     """
-    names = np.array(["face"])
+    model = load_model(run, device)
 
     def probabilities_of(pictures: np.ndarray) -> np.ndarray:
         n = len(pictures)
-        faces = FaceSet(
-            pictures, np.full(n, -1), run.classes, np.repeat(names, n), np.full(n, "given")
-        )
-        return predict_probabilities(run, faces, device)
+        names = np.full(n, "face")
+        faces = FaceSet(pictures, np.full(n, -1), run.classes, names, np.full(n, "given"))
+        return _predict(run, model, faces, device)
 
     return write_predictions(
         images,
