@@ -5,8 +5,9 @@ seed, so recall of a small class is that of all its images, not of the few of a 
 The generator is trained anew in the training part of each fold. What is trained is kept under
 ``--runs``, so the same command goes on where it was stopped. The published figure comes from
 
-    python bench/balancing.py --arms none weights oversample gan --folds 5 --seeds 3 \\
-        --generator small --workers 2 --out docs/results/balancing.md
+    python bench/balancing.py --arms none weights oversample gan "none, as long" \\
+        "oversample, as long" --folds 5 --seeds 3 --generator small --workers 2 \\
+        --out docs/results/balancing.md
 
 and on an accelerator, with all arms, from ``--arms`` left out and ``--generator default``.
 """
@@ -23,7 +24,7 @@ import numpy as np
 import sheet
 from scipy import stats
 
-from mien.balance import BALANCE
+from mien.balance import BALANCE, to_generate
 from mien.balance.gan import GeneratorRun, generator_name, generator_recipe
 from mien.data import FaceSet, read, roles
 from mien.data.splits import sample
@@ -45,6 +46,9 @@ PUBLISHED = 5670
 """Images that the paper's Table III lifts every class of the 28,709 to."""
 
 POWER = 0.8
+
+AS_LONG = ", as long"
+"""Ends the name of an arm that has the epochs for as many steps as generated images bring."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def arms(lift: str, generator: str) -> dict[str, dict[str, Any]]:
         "gan": gan,
         "gan-disgust": {**gan, "generate": f"disgust={lift}"},
         **{f"gan+{name}": {**gan, **kind} for name, kind in simple.items() if name != "none"},
+        **{f"{name}{AS_LONG}": kind for name, kind in simple.items()},
     }
 
 
@@ -221,8 +226,11 @@ def main(argv: Sequence[str] | None = None) -> str:
     wanted = ["none", *(name for name in args.arms or known if name != "none")]
     if missing := [name for name in wanted if name not in known]:
         parser.error(f"no arm '{missing[0]}'; known: {', '.join(known)}")
+    train = faces[folds[0].train]
+    more = 1 + to_generate(train.counts(), train.classes, lift).sum() / len(train)
+    epochs = {name: round(args.epochs * (more if AS_LONG in name else 1)) for name in wanted}
     recipes = {
-        (name, seed): NET.but(**known[name], epochs=args.epochs, seed=seed)
+        (name, seed): NET.but(**known[name], epochs=epochs[name], seed=seed)
         for seed in range(args.seeds)
         for name in wanted
     }
@@ -249,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     context = (
         f"{len(faces):,} images of {parts.train}, {args.folds} grouped folds, "
         f"seeds 0 to {args.seeds - 1}; {NET.title} at {NET.image_size} pixels, "
-        f"{args.epochs} epochs; "
+        f"{args.epochs} epochs, where generated images make an epoch {more:.2f} times as long; "
         f"generator '{args.generator}', lift {lift}."
     )
     about = [

@@ -17,7 +17,7 @@ from mien.models import create_model
 from mien.models.attention import CBAM
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
-SCRIPTS = ("training", "strides", "gates", "ablation", "speedrun")
+SCRIPTS = ("training", "strides", "gates", "ablation", "speedrun", "balancing")
 SMALL = ["--data", "drawn:140", "--device", "cpu"]
 
 
@@ -26,6 +26,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The folder of the benchmarks as a place to import from, as for ``python bench/X.py``."""
     monkeypatch.syspath_prepend(str(BENCH))
     import ablation
+    import balancing
     import gates
     import sheet
     import speedrun
@@ -36,8 +37,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     found = ModuleType("bench")
     found.__dict__.update(
-        ablation=ablation, gates=gates, sheet=sheet, strides=strides, training=training,
-        speedrun=speedrun, trials=trials, usual=usual,
+        ablation=ablation, balancing=balancing, gates=gates, sheet=sheet, speedrun=speedrun,
+        strides=strides, training=training, trials=trials, usual=usual,
     )  # fmt: skip
     return found
 
@@ -189,6 +190,28 @@ def test_ablation_changes_one_thing_at_a_time_and_compares_with_the_recipe_itsel
     for row in rows[1:]:
         shift = number(row[1]) - number(rows[0][1])
         assert number(row[4]) == pytest.approx(shift, abs=0.11)
+
+
+def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_where_asked(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = mien.Recipe(width=0.1, image_size=32, ema=0.9)
+    monkeypatch.setattr(bench.balancing, "NET", net)
+    arms = ["weights", "oversample, as long"]
+    asked = ["--arms", *arms, "--folds", "2", "--seeds", "2", "--epochs", "2", "--lift", "98"]
+    text = bench.balancing.main([*SMALL, *asked, "--runs", str(tmp_path)])
+    # Every class has 7 of its 14 training faces in a fold's training part.
+    runs = [mien.Run.open(path.parent) for path in tmp_path.glob("*/run.json")]
+    assert sorted(run.recipe.epochs for run in runs) == [2] * 8 + [28] * 4
+    assert {run.info["data"]["train"]["images"] for run in runs} == {49}
+    rows = rows_of(text, "Kinds of balancing")
+    assert [row[0] for row in rows] == ["none", *arms]
+    tests = rows_of(text, "Differences from 'none'")
+    assert [row[0] for row in tests] == ["weights"] * 2 + ["oversample, as long"] * 2
+    for accuracy in tests[::2]:
+        arm = next(row for row in rows if row[0] == accuracy[0])
+        expected = number(arm[1].split()[0]) - number(rows[0][1].split()[0])
+        assert number(accuracy[2]) == pytest.approx(expected, abs=0.11)
 
 
 def test_speedrun_trains_every_seed_and_says_whether_the_target_was_reached(
