@@ -74,7 +74,7 @@ class Arm:
 def arms(lift: str, generator: str) -> dict[str, dict[str, Any]]:
     """Settings of a recipe by the name of the arm."""
     gan = {"generate": lift, "generator": generator}
-    simple = {name: kind for name, kind in BALANCE.items() if not name.startswith("gan")}
+    simple = {name: BALANCE[name] for name in ("none", "weights", "oversample", "softmax")}
     return {
         **simple,
         "gan": gan,

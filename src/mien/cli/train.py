@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Balance = Annotated[
     str | None,
     typer.Option(
-        help="How the classes are balanced: none, weights, oversample, softmax, gan, gan-disgust. "
+        help="How the classes are balanced: auto, none, weights, oversample, softmax, gan, gan-disgust. "
         "Default: as the recipe says."
     ),
 ]
