@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Balance = Annotated[
     str | None,
     typer.Option(
-        help="How the classes are balanced: auto, none, weights, oversample, softmax, gan, gan-disgust. "
-        "Default: as the recipe says."
+        help="How the classes are balanced: auto (what did best on FER-2013), none, weights, "
+        "oversample, softmax, gan, gan-disgust. Default: as the recipe says."
     ),
 ]
 
