@@ -5,11 +5,11 @@ seed, so recall of a small class is that of all its images, not of the few of a 
 The generator is trained anew in the training part of each fold. What is trained is kept under
 ``--runs``, so the same command goes on where it was stopped. The published figure comes from
 
-    python bench/balancing.py --arms none weights oversample gan "none, as long" \\
-        "oversample, as long" --folds 5 --seeds 3 --generator small --workers 2 \\
-        --out docs/results/balancing.md
+    python bench/balancing.py --data .data/fer2013 --arms none weights oversample gan \\
+        --folds 5 --seeds 3 --generator small --workers 2 --out docs/results/balancing.md
 
-and on an accelerator, with all arms, from ``--arms`` left out and ``--generator default``.
+to which ``"none, as long" "oversample, as long"`` add arms of as many steps as generated images
+bring, and on an accelerator, with all arms, from ``--arms`` left out and ``--generator default``.
 """
 
 from __future__ import annotations
