@@ -239,11 +239,6 @@ def scales() -> dict[str, Scale]:
                 None,
                 _six(FEW_STEPS.but(epochs=demo)),
                 **_tiny(3, few, "rate and optimiser of Table IV", folds=3),
-                balance=PlannedBalance(
-                    SMALL.but(width=16, batch_size=32, images=0, epochs=24, ema=0.98),
-                    "200",
-                    *judges,
-                ),
             ),
             Scale(
                 "smoke",
