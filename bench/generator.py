@@ -6,7 +6,7 @@ gradient penalties where a step has them. The loop also
 takes and augments the images, averages the generator and moves the weights. They take turns, step
 by step. The published figure comes from
 
-    python bench/generator.py --generators small default --steps 60 --threads 2 \\
+    python bench/generator.py --data .data/fer2013 --generators small --steps 40 --threads 2 \\
         --out docs/results/generator-rates.md
 """
 
