@@ -14,17 +14,22 @@ and the effect of CBAM alone, at each of its places in VGG19 and with both start
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+import numpy as np
 import sheet
 import trials
 from scipy.stats import ttest_rel
+from trials import Parts, Trial
 
 from mien.evaluation.ranks import holm
 from mien.report.table import ACCURACY, Column, Table, count, decimals, percent, signed
+from mien.runs.recipe import Recipe
 from mien.study.scales import PLAIN, QUARTER
+from mien.training import predict_probabilities
 
 BASE = PLAIN
 
@@ -45,11 +50,17 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cutmix": {"cutmix": 1.0},
     "label smoothing": {"label_smoothing": 0.1},
     "votes of FER+ (extra annotation)": {"soft_labels": True},
+    "conflicting copies left out": {"conflicts": "drop"},
+    "conflicting copies by weight": {"conflicts": "weight"},
+    "generalised cross-entropy": {"loss": "gce"},
+    "symmetric cross-entropy": {"loss": "sce"},
     "class weights": {"class_weights": "balanced"},
+    "SAM": {"sam": 0.05},
     "no averaging": {"ema": 0.0},
     "no weight decay": {"weight_decay": 0.0},
     "batches of 256": {"batch_size": 256},
     "dropout": {"dropout": 0.3},
+    "stochastic depth": {"drop_path": 0.1},
     "SE": {"attention": "se"},
     "ECA": {"attention": "eca"},
     "CBAM, paper's gates": {"attention": "cbam", "gates": "paper"},
@@ -69,11 +80,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = sheet.parse(parser, argv, "ablation")
 
     base = QUARTER.but(model=args.model) if args.model else BASE
-    wanted = args.changes or [
-        name
-        for name, change in CHANGES.items()
-        if "soft_labels" not in change and ("place" not in change or base.model == "vgg19")
-    ]
+    wanted = args.changes or [name for name, change in CHANGES.items() if fits(change, base)]
     votes = any("soft_labels" in CHANGES[name] for name in wanted)
     parts = trials.read_parts(args.data, args.images, votes)
     changed = {"the recipe itself": base, **{name: base.but(**CHANGES[name]) for name in wanted}}
@@ -116,7 +123,43 @@ def main(argv: Sequence[str] | None = None) -> str:
         ],
         f"{base.title}; {trials.scale(parts, args)}.",
     )
-    return sheet.publish("What helps?", [str(parts)], [table], args)
+    views = table_of_views(dict(zip(changed, found, strict=True)), parts, args)
+    return sheet.publish("What helps?", [str(parts)], [table, views], args)
+
+
+def fits(change: dict[str, Any], base: Recipe) -> bool:
+    """Whether a change is one that this model can have, on the data as they are."""
+    return (
+        "soft_labels" not in change
+        and ("place" not in change or base.model == "vgg19")
+        and ("drop_path" not in change or base.model == "resnet50")
+    )
+
+
+def table_of_views(found: dict[str, Trial], parts: Parts, args: argparse.Namespace) -> Table:
+    """What each network gains from seeing the mirror image as well."""
+    rows = []
+    for name, trial in found.items():
+        answered = [
+            predict_probabilities(run, parts.validation, args.device, views=2) for run in trial.runs
+        ]
+        right = [(p.argmax(1) == parts.validation.labels).mean() for p in answered]
+        points, bounds, _ = trials.difference(trial.accuracies, np.array(right))
+        rows.append([name, trial.mean, float(np.mean(right)), points, bounds])
+    return Table(
+        "views",
+        "Test-time views: the probabilities of an image and of its mirror image averaged.",
+        [
+            Column("network"),
+            Column("one view (%)", percent),
+            Column("two views (%)", percent),
+            Column("difference (points)", signed),
+            Column("95 % interval", lambda pair: f"{signed(pair[0])} to {signed(pair[1])}"),
+        ],
+        rows,
+        ["Intervals by a paired t-test over the seeds; two views cost twice the time."],
+        trials.scale(parts, args) + ".",
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from mien.images import Normalisation
 from mien.images.tensors import as_tensor
 from mien.runs.recipe import Recipe
 from mien.runs.seed import random_seed
-from mien.training.batches import Batches, prepared, target_probabilities
+from mien.training.batches import Batches, prepared, side_of, target_probabilities
 
 CPU = torch.device("cpu")
 UNIT = Normalisation((0.0,), (1.0,))
@@ -129,3 +129,20 @@ def test_a_seed_depends_on_every_part(other: tuple) -> None:
     assert random_seed(0, "epoch", 0) == random_seed(0, "epoch", 0)
     assert random_seed(0, "epoch", 0) != random_seed(*other)
     assert 0 <= random_seed(*other) < 2**63
+
+
+def test_images_grow_in_steps_of_the_stride_and_are_whole_in_the_last_three_tenths() -> None:
+    recipe = Recipe(epochs=10, image_size=48, start_size=24, stride=8)
+    assert [side_of(recipe, e) for e in range(10)] == [24, 24, 24, 32, 32, 40, 40, 48, 48, 48]
+    coarse = recipe.but(start_size=32, stride=16)
+    assert [side_of(coarse, e) for e in range(10)] == [32] * 7 + [48] * 3
+    assert side_of(coarse.but(epochs=1), 0) == 32
+    assert {side_of(recipe.but(start_size=0), e) for e in range(10)} == {48}
+
+
+def test_the_first_epochs_of_growing_images_are_smaller_and_show_the_same_faces() -> None:
+    recipe = PLAIN.but(image_size=32, start_size=16, epochs=10)
+    first, last = epoch(recipe, 0), epoch(recipe, 9)
+    assert {batch.images.shape[-2:] for batch in first} == {(16, 16)}
+    assert {batch.images.shape[-2:] for batch in last} == {(32, 32)}
+    assert members(first) == members(epoch(recipe.but(start_size=0), 0))

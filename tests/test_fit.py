@@ -24,7 +24,7 @@ from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
 from mien.runs.seed import random_seed
-from mien.training import fit, loop, predict_splits
+from mien.training import fit, loop, objective, predict_splits
 from mien.training.loop import Training
 from mien.training.predict import build_model
 
@@ -335,7 +335,7 @@ def test_what_a_killed_process_left_half_written_is_removed(half: Path) -> None:
 def test_a_loss_that_is_no_number_stops_with_epoch_and_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = loop.model_loss
+    loss = objective.model_loss
     calls = 0
 
     def broken(*arguments: Any, **settings: Any) -> Any:
@@ -344,7 +344,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_step(
         found, logits = loss(*arguments, **settings)
         return found * (float("inf") if calls == 5 else 1), logits
 
-    monkeypatch.setattr(loop, "model_loss", broken)
+    monkeypatch.setattr(objective, "model_loss", broken)
     message = "the loss is inf in epoch 2, step 2 of 3; the epochs before are kept. Try a lower lr"
     with pytest.raises(RunError, match=message):
         trained(TINY, tmp_path)
@@ -459,6 +459,11 @@ def test_parts_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     [
         ({"model": "plane"}, True, "did you mean.* 'plain'"),
         ({"model": "inceptionv3"}, True, "image_size 24 is too small"),
+        (
+            {"model": "timm:vit_tiny_patch16_224", "width": 1.0, "stride": 16, "start_size": 16},
+            True,
+            "start_size = 16 beside",
+        ),
         ({"patience": 2}, False, "patience watches the validation loss"),
         ({"soft_labels": True}, True, "soft_labels needs the votes"),
     ],

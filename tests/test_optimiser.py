@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mien.runs.recipe import Recipe
+from mien.training.muon import ADAM_SHARE, orthogonalised
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
 
 Step = Callable[[np.ndarray, np.ndarray, dict, int], np.ndarray]
@@ -110,3 +111,46 @@ def test_frozen_parameters_are_not_optimised(optimiser: str) -> None:
     groups = create_optimiser(model, Recipe(optimiser=optimiser)).param_groups
     held = {id(p) for group in groups for p in group["params"]}
     assert held == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_orthogonalised_keeps_the_singular_vectors_and_brings_the_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((6, 20), (20, 6)):
+        matrix = torch.randn(shape, dtype=torch.float64)
+        u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+        in_its_own_axes = u.T @ orthogonalised(matrix) @ v.T
+        values = in_its_own_axes.diagonal()
+        assert values.min() > 0.6
+        assert values.max() < 1.3
+        torch.testing.assert_close(in_its_own_axes, values.diag())
+
+
+def test_muon_moves_a_kernel_as_pytorchs_muon_moves_its_matrix_and_the_rest_as_adamw() -> None:
+    torch.manual_seed(0)
+    kernel, bias = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Parameter(torch.randn(8))
+    matrix, other = (nn.Parameter(p.detach().flatten(1) if p.ndim == 4 else p.detach().clone())
+                     for p in (kernel, bias))  # fmt: skip
+    recipe = Recipe(optimiser="muon", lr=0.1, weight_decay=0.05)
+    model = nn.Module()
+    model.kernel, model.bias = kernel, bias
+    ours = create_optimiser(model, recipe)
+    theirs = torch.optim.Muon([matrix], 0.1, weight_decay=0.05)
+    adam = torch.optim.AdamW([other], 0.1 * ADAM_SHARE, weight_decay=0.0)
+    before = kernel.detach().clone()
+    for _ in range(4):
+        kernel.grad, bias.grad = torch.randn_like(kernel), torch.randn_like(bias)
+        matrix.grad, other.grad = kernel.grad.flatten(1), bias.grad.clone()
+        for optimiser in (ours, theirs, adam):
+            optimiser.step()
+    moved, as_much = kernel - before, matrix.view_as(kernel) - before
+    assert (moved - as_much).norm() < 0.02 * moved.norm()  # theirs computes in bfloat16
+    torch.testing.assert_close(bias, other)
+
+
+def test_muon_leaves_the_linear_layer_to_adam() -> None:
+    model = network()
+    optimiser = create_optimiser(model, Recipe(optimiser="muon", lr=0.15))
+    before = model[3].weight.detach().clone()
+    model(torch.rand(5, 1, 4, 4)).square().sum().backward()
+    optimiser.step()
+    torch.testing.assert_close((model[3].weight - before).abs(), torch.full((4, 12), 0.01))

@@ -5,6 +5,7 @@ from torch import nn
 
 from mien.errors import RecipeError
 from mien.models import create_model
+from mien.models.cost import cost
 
 
 def test_it_has_seven_convolutions_and_about_a_million_parameters():
@@ -12,6 +13,15 @@ def test_it_has_seven_convolutions_and_about_a_million_parameters():
     widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
     assert widths == [32, 64, 64, 128, 128, 256, 256]
     assert 0.9e6 < sum(p.numel() for p in model.parameters()) < 1.3e6
+
+
+def test_compact_spends_its_second_million_where_the_maps_are_small():
+    model = create_model("compact")
+    widths = [m.out_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert widths == [32, 64, 64, 128, 128, 256, 256, 384]
+    assert 1.9e6 < sum(p.numel() for p in model.parameters()) < 2.3e6
+    work = [cost(create_model(name), 48, 1).multiply_adds for name in ("plain", "compact")]
+    assert 1.2 < work[1] / work[0] < 1.4
 
 
 @pytest.mark.parametrize(("stride", "size"), [(8, 6), (16, 3), (32, 1)])
@@ -54,5 +64,5 @@ def test_dropout_is_its_own_unless_asked_for():
 
 
 def test_it_has_no_paths_to_drop():
-    with pytest.raises(RecipeError, match=r"plain has no residual branches"):
+    with pytest.raises(RecipeError, match=r"plain networks have no residual branches"):
         create_model("plain", drop_path=0.1)

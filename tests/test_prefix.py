@@ -83,6 +83,7 @@ def test_a_training_with_a_prefix_can_be_stopped_too(
         ({"schedule": "step"}, "schedule = 'step'"),
         ({"schedule": "onecycle", "warmup": 0}, "schedule = 'onecycle'"),
         ({"patience": 2}, "patience = 2"),
+        ({"start_size": 16}, "start_size = 16 sets the size of the images"),
         ({"lr": 0.1, "flip": 0.0}, r"has other settings than this training \(lr, flip\)"),
         ({"epochs": 2}, "has 2 epochs, so a training of 2 does not go on from it"),
     ],

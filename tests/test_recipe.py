@@ -40,11 +40,17 @@ def recipes(draw: st.DrawFn) -> Recipe:
     settings["warmup"] = 0.0
     if settings["schedule"] != "onecycle":
         settings["warmup"] = draw(st.floats(0, float(settings["epochs"])))  # type: ignore[arg-type]
+    if settings["start_size"]:
+        settings["start_size"] = draw(st.integers(16, settings["image_size"]))  # type: ignore[arg-type]
     if settings["optimiser"] != "adamw":
         settings["weight_decay"] = 0.0
     corrections = {"class_weights": "none", "oversample": False, "logit_adjustment": 0.0}
     kept = draw(st.sampled_from(sorted(corrections)))
     settings |= {name: off for name, off in corrections.items() if name != kept}
+    if settings["loss"] != "cross-entropy":
+        settings["label_smoothing"] = 0.0
+    if settings["teacher"]:
+        settings["logit_adjustment"] = 0.0
     return Recipe(**settings)  # type: ignore[arg-type]
 
 
@@ -120,7 +126,8 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(name: str, value: object) 
     [
         ("epochs", 0), ("lr", 0), ("lr", -1), ("lr", float("nan")), ("width", 0),
         ("ema", 1), ("dropout", 1), ("dropout", float("nan")), ("label_smoothing", 1),
-        ("flip", 1.5), ("image_size", 8), ("stride", 64), ("seed", -1), ("batch_size", 0),
+        ("flip", 1.5), ("image_size", 8), ("start_size", 15), ("start_size", 49), ("stride", 64),
+        ("seed", -1), ("batch_size", 0),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(name: str, value: float) -> None:
@@ -165,6 +172,21 @@ def test_the_shares_of_the_classes_are_corrected_for_once(
         assert getattr(Recipe.from_dict({name: value, "generate": "5670"}), name) == value
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"loss": "gce", "label_smoothing": 0.1}, "loss = 'gce' .* undoes label_smoothing"),
+        ({"loss": "sce", "label_smoothing": 0.1}, "loss = 'sce' .* undoes label_smoothing"),
+        ({"teacher": "a, b", "logit_adjustment": 1}, "logit_adjustment .* without teacher"),
+    ],
+)
+def test_what_would_undo_each_other_is_refused(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        Recipe.from_dict(settings)
+    for name, value in settings.items():
+        Recipe.from_dict({name: value})
+
+
 def test_every_kind_of_balancing_is_a_recipe_of_its_own() -> None:
     kinds = {name: Recipe(**settings) for name, settings in BALANCE.items()}
     assert kinds.pop("auto") in kinds.values()
@@ -180,7 +202,11 @@ def test_settings_added_later_do_not_rename_older_runs() -> None:
     assert run_name(Recipe(), faces, None) == "plain-51b5ed33f4"
     older = Recipe(model="resnet50", width=0.25, class_weights="balanced")
     assert run_name(older, faces, None) == "resnet50-w1_4-72e857d5e8"
-    for name, value in (("oversample", True), ("logit_adjustment", 1.0), ("generate", "equal")):
+    later = {
+        "oversample": True, "logit_adjustment": 1.0, "generate": "equal", "loss": "gce",
+        "sam": 0.05, "conflicts": "drop",
+    }  # fmt: skip
+    for name, value in later.items():
         assert run_name(Recipe().but(**{name: value}), faces, None) != "plain-51b5ed33f4"
 
 

@@ -6,7 +6,7 @@ from mien.errors import RecipeError
 from mien.models import ATTENTIONS, STRIDES, create_model, list_models
 from mien.models.registry import REGISTRY
 
-NAMES = ("vgg19", "resnet50", "inceptionv3", "plain")
+NAMES = ("vgg19", "resnet50", "inceptionv3", "plain", "compact")
 
 
 def test_the_three_backbones_of_the_paper_and_the_baseline_are_listed():

@@ -1,4 +1,4 @@
-"""Commands of one model: train, recipes, predict."""
+"""Commands of one model: train, pretrain, recipes, predict."""
 
 from __future__ import annotations
 
@@ -74,6 +74,36 @@ def train(
         print(f"record: {run.write_record(records)}")
     _print_metrics(run, parts.validation, faces)
     next_step(f"mien predict PHOTOS --run {run.path} --out predictions.csv")
+
+
+@app.command()
+def pretrain(
+    data: Data,
+    epochs: Annotated[int, typer.Option(help="How many, in place of the recipe's.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file to write.")],
+    recipe: Annotated[
+        str, typer.Option(help="A recipe by name (see `mien recipes`), or a TOML file.")
+    ] = "plain",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: --set batch_size=256")
+    ] = None,
+    device: Device = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Train a network on the training images without their labels, as weights to begin from.
+
+    Example: mien pretrain --data .data/fer2013 --epochs 50 --set batch_size=256
+    --out start.safetensors
+    """
+    from mien.data import read, roles
+    from mien.training.pretrain import pretrain as train_without_labels
+
+    chosen = recipe_of(recipe, set_ or [])
+    faces, parts = roles(read(data, skip_bad=skip_bad))
+    with stoppable():
+        train_without_labels(chosen, faces[parts.train], out, epochs=epochs, device=device)
+    print(f"weights: {out}")
+    next_step(f"mien train --data {data} --recipe {recipe} --set weights={out}")
 
 
 def recipe_of(name: str, changes: list[str], balance: str | None = None) -> Recipe:

@@ -48,6 +48,7 @@ REGISTRY = {
     "resnet50": Entry("mien.models.resnet:resnet50", {8: 8, 16: 16, 32: 32}),
     "inceptionv3": Entry("mien.models.inception:inceptionv3", {8: 32, 16: 32, 32: 32}),
     "plain": Entry("mien.models.plain:plain", {8: 8, 16: 16, 32: 32}),
+    "compact": Entry("mien.models.plain:compact", {8: 8, 16: 16, 32: 32}),
 }
 
 

@@ -10,20 +10,23 @@ from mien.runs.settings import Settings, unknown
 CHOICES: dict[str, tuple[str, ...]] = {
     "attention": ("none", "cbam", "se", "eca"),
     "gates": ("paper", "identity"),
-    "optimiser": ("sgd", "adam", "adamw", "rmsprop"),
+    "optimiser": ("sgd", "adam", "adamw", "rmsprop", "muon"),
     "schedule": ("constant", "step", "cosine", "onecycle"),
     "normalise": ("unit", "symmetric", "dataset", "imagenet"),
+    "loss": ("cross-entropy", "gce", "sce"),
+    "conflicts": ("keep", "drop", "weight"),
     "class_weights": ("none", "balanced", "effective"),
     "precision": ("fp32", "bf16"),
 }
 ENHANCEMENTS = ("clahe", "denoise", "sharpen")
 BOUNDS: dict[str, tuple[float, float]] = {
-    "width": (0.01, 16), "stride": (8, 32), "image_size": (16, 2048), "drop_path": (0, 0.9),
+    "width": (0.01, 16), "stride": (8, 32), "image_size": (16, 2048), "start_size": (0, 2048),
+    "drop_path": (0, 0.9),
     "epochs": (1, 100_000), "batch_size": (1, 1_000_000), "lr": (1e-12, 1e3),
     "momentum": (0, 0.9999), "weight_decay": (0, 1e3), "l1": (0, 1e3), "l2": (0, 1e3),
     "warmup": (0, 100_000), "clip": (0, 1e9), "label_smoothing": (0, 0.99), "auxiliary": (0, 10),
     "logit_adjustment": (0, 10), "ema": (0, 0.999999), "patience": (0, 100_000),
-    "seed": (0, 2**63 - 1),
+    "sam": (0, 10), "distil": (0, 1), "temperature": (0.1, 100), "seed": (0, 2**63 - 1),
     "flip": (0, 1), "shift": (0, 0.5), "rotate": (0, 180), "zoom": (0, 1), "brightness": (0, 1),
     "contrast": (0, 1), "erase": (0, 1), "mixup": (0, 100), "cutmix": (0, 100),
 }  # fmt: skip
@@ -54,6 +57,7 @@ class Recipe(Settings):
     width: float = 1.0  # share of the published channels
     stride: int = 16  # input pixels per pixel of the last map: 8, 16 or 32
     image_size: int = 48  # pixels
+    start_size: int = 0  # pixels of the first epochs, which grow to image_size; 0: all as large
     batch_norm: bool = True  # VGG only: the published net has none
     dropout: float | None = None  # None: the model's own
     drop_path: float = 0.0  # stochastic depth, residual networks only
@@ -65,18 +69,24 @@ class Recipe(Settings):
     optimiser: str = "adamw"
     lr: float = 2e-3  # the highest rate of the schedule
     momentum: float = 0.9  # SGD and RMSProp; SGD's is Nesterov's
-    weight_decay: float = 0.0  # decoupled (AdamW only)
+    weight_decay: float = 0.0  # decoupled (AdamW and Muon)
     l1: float = 0.0  # eq. 3: l1 * sum |w| over weight matrices and kernels
     l2: float = 0.0  # eq. 4: l2 * sum w^2 over the same
     schedule: str = "onecycle"
     warmup: float = 0.0  # epochs of linear warm-up (constant, step, cosine)
     clip: float = 0.0  # largest norm of the gradient; 0: none
+    sam: float = 0.0  # rho of sharpness-aware minimisation, at twice the cost; 0: none
+    loss: str = "cross-entropy"  # gce and sce learn less from images with wrong labels
     label_smoothing: float = 0.0
     class_weights: str = "none"
     oversample: bool = False  # every class has the same share of an epoch, which stays as long
     logit_adjustment: float = 0.0  # tau: logits + tau * log prior in training; 1: balanced softmax
     generate: str = ""  # lifts small classes by generated images: '5670', 'equal', 'disgust=5670'
     generator: str = "default"  # the recipe of what generates them: its name, or a TOML file
+    conflicts: str = "keep"  # of images whose copies have other labels: drop them, or weigh less
+    teacher: tuple[str, ...] = ()  # folders of finished runs to learn from beside the labels
+    distil: float = 0.7  # share of the loss that the teachers have
+    temperature: float = 4.0  # that their answers, and ours to them, are softened by
     soft_labels: bool = False  # learn from the data set's votes where it has them
     auxiliary: float = 0.4  # share of InceptionV3's auxiliary loss
     ema: float = 0.0  # decay of the averaged weights per step; 0: none
@@ -105,6 +115,11 @@ class Recipe(Settings):
                 raise RecipeError(unknown("enhance", step, ENHANCEMENTS))
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise RecipeError(f"dropout = {self.dropout} is outside 0 to below 1")
+        if self.start_size and not 16 <= self.start_size <= self.image_size:
+            raise RecipeError(
+                f"start_size = {self.start_size} is outside 16 to image_size = {self.image_size} "
+                "pixels; 0 trains every epoch at image_size"
+            )
         if self.warmup > self.epochs:
             raise RecipeError(f"warmup = {self.warmup:g} is longer than the {self.epochs} epochs")
         if self.warmup and self.schedule == "onecycle":
@@ -119,7 +134,17 @@ class Recipe(Settings):
                 f"{' and '.join(used)} correct for the same thing, the shares of the classes: keep "
                 "one of them"
             )
-        if self.weight_decay and self.optimiser != "adamw":
+        if self.loss != "cross-entropy" and self.label_smoothing:
+            raise RecipeError(
+                f"loss = '{self.loss}' pulls towards a target's largest share and so undoes "
+                "label_smoothing: set label_smoothing to 0, or loss to 'cross-entropy'"
+            )
+        if self.teacher and self.logit_adjustment:
+            raise RecipeError(
+                "logit_adjustment takes the shares of the classes out of the logits, and the "
+                "teachers' answers have them in: set it to 0, or train without teacher"
+            )
+        if self.weight_decay and self.optimiser not in ("adamw", "muon"):
             raise RecipeError(
                 f"weight_decay is AdamW's decoupled decay and {self.optimiser} has none: "
                 "use l2 (the penalty of eq. 4), or optimiser = 'adamw'"

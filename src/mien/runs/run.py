@@ -54,13 +54,13 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
 
     The hash covers the settings that differ from their defaults (so that a setting added later does
     not rename older runs), the fingerprints of both parts and the version of the training code;
-    nothing of where or when the run was made. A file of initial weights and the generator's recipe
-    count by their content.
+    nothing of where or when the run was made. A file of initial weights, the generator's recipe
+    and the weights of teachers count by their content.
 
     Raises
     ------
     RecipeError
-        if a file of initial weights cannot be read.
+        if a file of initial weights cannot be read, or a teacher is no finished run.
     """
     settings = recipe.changed()
     settings.pop("generator", None)
@@ -74,6 +74,8 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
                 f"weights: {recipe.weights} cannot be read ({error.strerror}); give 'none', "
                 "'imagenet' or a safetensors file"
             ) from error
+    if recipe.teacher:
+        settings["teacher"] = [_weights_digest(Path(folder)) for folder in recipe.teacher]
     content = json.dumps(
         [
             TRAINING_CODE,
@@ -89,6 +91,16 @@ def digest_of(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _weights_digest(run: Path) -> str:
+    """The SHA-256 of a finished run's weights, as it noted it itself."""
+    try:
+        return json.loads((run / "run.json").read_text("utf-8"))["weights_sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"teacher: {run} is no finished run; give the folder of one, or train it first"
+        ) from error
 
 
 @dataclass

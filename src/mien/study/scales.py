@@ -39,6 +39,14 @@ PLAIN = Recipe(model="plain", epochs=26, lr=2e-3, weight_decay=0.01, ema=0.998).
 )
 """The quick baseline: AdamW, one-cycle, from scratch at 48 pixels."""
 
+FAST = PLAIN.but(epochs=8, start_size=32, batch_size=128, optimiser="muon", lr=0.03, ema=0.99)
+"""For few epochs: orthogonal steps, and small images until the last third."""
+
+COMPACT = FAST.but(
+    model="compact", epochs=45, batch_size=256, lr=0.05, label_smoothing=0.1, mixup=0.2, ema=0.995
+)
+"""The model in the package: what two cores can train from scratch in a few hours."""
+
 TINY = Recipe(
     model="plain", width=0.25, image_size=24, stride=16, schedule="constant", flip=0.5, shift=0.08
 ).but(**{key: value for key, value in TABLE_IV.default.items() if key != "epochs"})
@@ -294,7 +302,7 @@ def baseline() -> Planned:
 
 def recipes() -> dict[str, Recipe]:
     """The recipes that can be asked for by name."""
-    named = {"plain": PLAIN}
+    named = {"plain": PLAIN, "fast": FAST, "best": COMPACT}
     for model, attention in SIX:
         key = model if attention == "none" else f"{model}-{attention}"
         named[f"paper-{key}"] = paper_recipe(model, attention)

@@ -23,10 +23,12 @@ from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
 from mien.runs.settings import unknown
+from mien.training.conflicts import settled
 from mien.training.generated import generated_faces
 from mien.training.loop import Training
 from mien.training.parts import check_parts
 from mien.training.share import Share
+from mien.training.teacher import check_teachers
 
 
 def fit_distributed(
@@ -76,7 +78,8 @@ def fit_distributed(
     if launcher not in LAUNCHERS:
         raise RecipeError(unknown("launcher", launcher, LAUNCHERS))
     check_parts(recipe, train, validation)
-    batch = min(recipe.batch_size, len(train))
+    check_teachers(recipe, train, validation)
+    batch = min(recipe.batch_size, len(settled(train, recipe.conflicts)))
     if processes < 1 or batch % processes:
         raise RecipeError(
             f"a batch of {batch} images cannot be shared out evenly to {processes} processes; "

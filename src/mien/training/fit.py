@@ -14,6 +14,7 @@ from mien.training.generated import generated_faces
 from mien.training.loop import Training
 from mien.training.parts import check_parts
 from mien.training.prefix import check_prefix
+from mien.training.teacher import check_teachers
 
 
 def fit(
@@ -56,11 +57,13 @@ def fit(
     DataError
         if a test split is given, or images are unlabelled or missing.
     RecipeError
-        if the recipe does not fit the model or the images, or does not go on from `prefix`.
+        if the recipe does not fit the model or the images, or does not go on from `prefix`, or its
+        teachers do not fit.
     RunError
         if the run folder is damaged, in use, or cannot be written, or the loss is not finite.
     """
     check_parts(recipe, train, validation)
+    check_teachers(recipe, train, validation)
     if prefix is not None:
         check_prefix(prefix, recipe, train, validation)
     name = run_name(recipe, train, validation)

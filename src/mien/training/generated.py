@@ -9,6 +9,7 @@ from mien.balance.gan import fit_generator, generate
 from mien.data.faceset import FaceSet
 from mien.runs.generator_recipe import generator_recipe
 from mien.runs.recipe import Recipe
+from mien.training.conflicts import settled
 
 
 def generated_faces(
@@ -26,6 +27,7 @@ def generated_faces(
     """
     if not recipe.generate:
         return None
+    train = settled(train, recipe.conflicts)
     counts = to_generate(train.counts(), train.classes, recipe.generate)
     run = fit_generator(
         generator_recipe(recipe.generator), train, runs=runs, device=device, progress=progress

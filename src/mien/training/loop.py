@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from mien.balance import class_weights
 from mien.balance.gan import lifted
 from mien.data.faceset import FaceSet
 from mien.errors import RunError
@@ -30,13 +29,15 @@ from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
 from mien.runs.seed import random_seed
-from mien.training.batches import Batches
-from mien.training.loss import log_prior, model_loss
+from mien.training.batches import Batch, Batches
+from mien.training.conflicts import settled
+from mien.training.objective import Objective
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
 from mien.training.parts import unseen
 from mien.training.predict import build_model, probabilities
 from mien.training.schedule import learning_rate
 from mien.training.share import WHOLE, Share, synchronised
+from mien.training.sharpness import at_the_worst_near
 
 COLLAPSE_EPOCHS = 3
 """Epochs in a row with one and the same answer for every image before it is called a collapse."""
@@ -65,6 +66,7 @@ class Training:
     ) -> None:
         self.recipe, self.device, self.share = recipe, device, share
         self.train, self.validation, self.generated = train, validation, generated
+        train = settled(train, recipe.conflicts)
         if generated is not None:
             train = lifted(train, generated)
         torch.manual_seed(random_seed(recipe.seed, "weights"))
@@ -80,14 +82,7 @@ class Training:
         self.normalisation = normalisation(recipe.normalise, train_images)
         enhanced = replace(train, images=train_images) if recipe.enhance else train
         self.batches = Batches(enhanced, recipe, self.normalisation, device, share)
-        self.class_weights = None
-        if recipe.class_weights != "none":
-            weights = class_weights(train.labels, len(train.classes), recipe.class_weights)
-            self.class_weights = torch.from_numpy(weights).to(device)
-        self.adjustment = None
-        if recipe.logit_adjustment:
-            prior = log_prior(train.labels, len(train.classes)).to(device)
-            self.adjustment = recipe.logit_adjustment * prior
+        self.objective = Objective(recipe, train, self.normalisation, device)
         if validation is not None:
             images = enhance(validation.images, recipe.enhance)
             self.validation_images = as_tensor(images, device)
@@ -199,17 +194,11 @@ class Training:
             for group in self.optimiser.param_groups:
                 group["lr"] = lr
             with self._autocast():
-                outputs = self.stepped(batch.images)
-            loss, logits = model_loss(
-                outputs,
-                batch.targets,
-                recipe.auxiliary,
-                class_weights=self.class_weights,
-                image_weights=batch.weights,
-                label_smoothing=recipe.label_smoothing,
-                adjustment=self.adjustment,
-            )
-            loss.backward()
+                answered = self.objective.answered(batch.images)
+            loss, logits = self._differentiate(batch, answered)
+            if recipe.sam:
+                with at_the_worst_near(self.model, recipe.sam):
+                    self._differentiate(batch, answered)
             if recipe.l1 or recipe.l2:
                 add_penalty_gradients(weights, recipe.l1, recipe.l2)
             if recipe.clip:
@@ -218,8 +207,8 @@ class Training:
             self.optimiser.zero_grad(set_to_none=True)
             if self.average:
                 self.average.update()
-            losses[step] = loss.detach()
-            right += (logits.detach().argmax(1) == batch.targets.argmax(1)).sum()
+            losses[step] = loss
+            right += (logits.argmax(1) == batch.targets.argmax(1)).sum()
             if progress.due():  # the only place in the loop that waits for the device
                 rate = (step + 1) * batches.size / (time.perf_counter() - began)
                 self._check_finite(losses[: step + 1])
@@ -257,6 +246,16 @@ class Training:
                 f"{recipe.title}: for {COLLAPSE_EPOCHS} epochs every validation image was called "
                 f"'{row['collapsed_to']}': the training has collapsed (try a lower lr, l1 or l2)"
             )
+
+    def _differentiate(
+        self, batch: Batch, answered: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Leave the gradients of the loss on a batch; return the loss and the logits."""
+        with self._autocast():
+            outputs = self.stepped(batch.images)
+        loss, logits = self.objective(outputs, batch, answered)
+        loss.backward()
+        return loss.detach(), logits.detach()
 
     def _validate(self) -> dict[str, Any]:
         """Loss and accuracy on the validation images that do not stand in the training part."""

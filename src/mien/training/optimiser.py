@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mien.runs.recipe import Recipe
+from mien.training.muon import Muon
 
 
 def penalised(model: nn.Module) -> list[nn.Parameter]:
@@ -35,6 +36,8 @@ def create_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.Adam(groups, lr, fused=True)
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr, fused=True)
+    if recipe.optimiser == "muon":
+        return Muon(groups, lr)
     return torch.optim.RMSprop(groups, lr, momentum=momentum, foreach=True)
 
 

@@ -10,6 +10,7 @@ from mien.data.layout import TEST
 from mien.data.splits import refuse_generated
 from mien.errors import DataError, RecipeError
 from mien.runs.recipe import Recipe
+from mien.training.conflicts import settled
 
 
 def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
@@ -19,20 +20,16 @@ def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> N
     ------
     DataError
         for a final test split, no images, images without labels, a class without training images
-        or with too few to generate more, parts that differ in classes or channels, and generated
-        images in the validation part, or among those that a generator would learn from.
+        or with too few to generate more, or none but conflicting ones, parts that differ in classes
+        or channels, and generated images in the validation part, or among those that a generator
+        would learn from.
     RecipeError
         if the recipe needs what the data does not have: votes, or a validation part; or if it
         generates images and these counts cannot be lifted so.
     """
     parts = {"train": train} | ({} if validation is None else {"validation": validation})
     for role, part in parts.items():
-        tests = [split for split in part.splits if split.lower() in TEST]
-        if tests:
-            raise DataError(
-                f"{role}: '{tests[0]}' is a final test split, which training cannot be handed; "
-                "it is opened once, by evaluation"
-            )
+        refuse_test(part, role)
         if not len(part):
             raise DataError(f"{role}: has no images; give a split that has some")
         if not part.labelled:
@@ -58,10 +55,21 @@ def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> N
             "a generator learns from real ones alone: leave them out, or clear generate",
         )
         to_generate(train.counts(), train.classes, recipe.generate)
+    settled(train, recipe.conflicts)
     if recipe.patience and validation is None:
         raise RecipeError("patience watches the validation loss; give a validation part, or set 0")
     if recipe.soft_labels and train.soft is None:
         raise RecipeError("soft_labels needs the votes of FER+, which these images do not have")
+
+
+def refuse_test(part: FaceSet, role: str) -> None:
+    """Raise a `DataError` for a part with images of a final test split."""
+    tests = [split for split in part.splits if split.lower() in TEST]
+    if tests:
+        raise DataError(
+            f"{role}: '{tests[0]}' is a final test split, which training cannot be handed; "
+            "it is opened once, by evaluation"
+        )
 
 
 def unseen(validation: FaceSet, train: FaceSet) -> np.ndarray:

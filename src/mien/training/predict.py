@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mien.data.faceset import FaceSet
-from mien.errors import DataError, RunError
+from mien.errors import DataError, RecipeError, RunError
 from mien.images import Normalisation, enhance
 from mien.images.tensors import as_tensor
 from mien.inference import write_predictions
@@ -22,8 +22,14 @@ from mien.training.batches import prepared
 
 
 def build_model(recipe: Recipe, classes: int, channels: int) -> nn.Module:
-    """The network that `recipe` describes, with fresh weights."""
-    return create_model(
+    """The network that `recipe` describes, with fresh weights.
+
+    Raises
+    ------
+    RecipeError
+        if there is no such network, or it does not take images of `start_size`.
+    """
+    model = create_model(
         recipe.model,
         classes=classes,
         channels=channels,
@@ -37,6 +43,17 @@ def build_model(recipe: Recipe, classes: int, channels: int) -> nn.Module:
         drop_path=recipe.drop_path,
         batch_norm=recipe.batch_norm,
     )
+    if recipe.start_size:
+        try:
+            with torch.inference_mode():
+                model.eval()(torch.zeros(1, channels, recipe.start_size, recipe.start_size))
+        except (RuntimeError, AssertionError) as error:  # the latter is timm's
+            raise RecipeError(
+                f"{recipe.title} does not take images of start_size = {recipe.start_size} beside "
+                f"those of image_size = {recipe.image_size}: set start_size to 0 ({error})"
+            ) from error
+        model.train()
+    return model
 
 
 def load_model(run: Run, device: str = "cpu") -> nn.Module:
@@ -76,8 +93,11 @@ def probabilities(
     size: int,
     batch_size: int = 256,
     precision: str = "fp32",
+    views: int = 1,
 ) -> torch.Tensor:
     """Class probabilities, float32 ``[N, C]``, of uint8 images ``[N, channels, H, W]``.
+
+    With two views they are the mean of those of an image and of its mirror image.
 
     The images may lie on the CPU and the model on an accelerator. The model is put into evaluation
     mode and left as it was found.
@@ -88,22 +108,34 @@ def probabilities(
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for part in images.split(batch_size):
-            found.append(model(prepared(part.to(device), normalisation, size)).float().softmax(1))
+            pixels = prepared(part.to(device), normalisation, size)
+            seen = (pixels, pixels.flip(-1))[:views]
+            found.append(sum(model(view).float().softmax(1) for view in seen) / views)
     model.train(was_training)
     return torch.cat(found)
 
 
-def predict_probabilities(run: Run, faces: FaceSet, device: str = "cpu") -> np.ndarray:
+def predict_probabilities(
+    run: Run, faces: FaceSet, device: str = "cpu", *, views: int = 1
+) -> np.ndarray:
     """Class probabilities, float32 ``[N, C]``, that a finished run gives to a set of faces.
+
+    Parameters
+    ----------
+    views : 1, or 2 for the mean of the probabilities of each face and of its mirror image
 
     Raises
     ------
+    RecipeError
+        for another number of views.
     RunError
         if the run has no weights, they are damaged, or there is no such device.
     DataError
         if the faces have another number of channels than those the run was trained on.
     """
-    return _predict(run, load_model(run, device), faces, device)
+    if views not in (1, 2):
+        raise RecipeError(f"views = {views} is neither 1 nor 2 (with the mirror image)")
+    return _predict(run, load_model(run, device), faces, device, views)
 
 
 @torch.inference_mode()
@@ -147,9 +179,10 @@ def predict_splits(run: Run, faces: FaceSet, splits: list[str], device: str = "c
     run.save_predictions(found)
 
 
-def _predict(run: Run, model: nn.Module, faces: FaceSet, device: str) -> np.ndarray:
+def _predict(run: Run, model: nn.Module, faces: FaceSet, device: str, views: int = 1) -> np.ndarray:
     images, normalisation = _inputs(run, faces, device)
-    return probabilities(model, images, normalisation, run.recipe.image_size).cpu().numpy()
+    size = run.recipe.image_size
+    return probabilities(model, images, normalisation, size, views=views).cpu().numpy()
 
 
 def _inputs(run: Run, faces: FaceSet, device: str) -> tuple[torch.Tensor, Normalisation]:

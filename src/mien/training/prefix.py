@@ -14,13 +14,18 @@ def check_shareable(recipe: Recipe) -> None:
     Raises
     ------
     RecipeError
-        for a schedule that knows its horizon, and for `patience`.
+        for a schedule that knows its horizon, for images that grow, and for `patience`.
     """
     if recipe.schedule != "constant":
         raise RecipeError(
             f"schedule = '{recipe.schedule}' sets every rate by the number of epochs, so a longer "
             "training does not begin like a shorter one: train it from the start, or use "
             "schedule = 'constant'"
+        )
+    if recipe.start_size:
+        raise RecipeError(
+            f"start_size = {recipe.start_size} sets the size of the images by the number of "
+            "epochs: train each length from the start, or set start_size to 0"
         )
     if recipe.patience:
         raise RecipeError(

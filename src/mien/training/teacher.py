@@ -1,0 +1,135 @@
+"""Teachers: finished runs whose answers another training learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mien.data.faceset import FaceSet
+from mien.errors import RecipeError
+from mien.images import Normalisation, resize
+from mien.runs.recipe import Recipe
+from mien.runs.run import Run
+from mien.training.parts import unseen
+from mien.training.predict import load_model
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A trained network in evaluation mode, and what it wants its images to be."""
+
+    model: nn.Module
+    size: int
+    normalisation: Normalisation
+
+
+def check_teachers(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
+    """Refuse teachers that do not fit the images, or may know the validation part's labels.
+
+    A teacher may have learned from just these training images, without teachers of its own, or have
+    watched just this validation part, and then from none of its images that do not stand in `train`
+    too. Of others it cannot be told.
+
+    Raises
+    ------
+    RecipeError
+        for a run that is not finished, has other classes, channels or enhancement, or may have
+        learned from the validation part.
+    RunError
+        for a folder that is no run.
+    """
+    for folder in recipe.teacher:
+        run = Run.open(folder)
+        if not run.finished:
+            raise RecipeError(f"teacher: {folder} is not finished; train it to its end first")
+        wanted = {
+            "classes": (run.classes, train.classes),
+            "channels": (run.info["channels"], train.channels),
+            "enhance": (run.recipe.enhance, recipe.enhance),
+        }
+        for what, (its, ours) in wanted.items():
+            if its != ours:
+                raise RecipeError(
+                    f"teacher: {folder} has other {what} ({its}) than this training ({ours}); "
+                    "give one with the same"
+                )
+        if validation is not None and not _ignorant(run, train, validation):
+            raise RecipeError(
+                f"teacher: {folder} may have learned from images of the validation part "
+                f"({validation.name}, {validation.split[0]}); give one that was trained on the "
+                "same training part, or that watched the same validation part"
+            )
+
+
+def _ignorant(run: Run, train: FaceSet, validation: FaceSet) -> bool:
+    """Whether a run is known to have learned from no validation image that is new to `train`."""
+    noted = run.info["data"]
+    if noted["train"]["fingerprint"] == train.fingerprint and not run.recipe.teacher:
+        return True
+    if noted.get("validation", {}).get("fingerprint") != validation.fingerprint:
+        return False
+    seen = run.predictions(noted["validation"]["split"][0]).seen
+    return seen is not None and not (seen & unseen(validation, train)).any()
+
+
+def load_teachers(recipe: Recipe, device: torch.device) -> list[Teacher]:
+    """The networks of the recipe's teachers.
+
+    Raises
+    ------
+    RunError
+        if one has no weights, or they are damaged.
+    """
+    teachers = []
+    for run in map(Run.open, map(Path, recipe.teacher)):
+        model = load_model(run, str(device)).requires_grad_(False)
+        norm = Normalisation.from_dict(run.info["normalisation"])
+        teachers.append(Teacher(model, run.recipe.image_size, norm))
+    return teachers
+
+
+@torch.no_grad()
+def answers(
+    teachers: list[Teacher], images: torch.Tensor, normalisation: Normalisation, temperature: float
+) -> torch.Tensor:
+    """The teachers' mean probabilities at a temperature, float32 ``[N, C]``.
+
+    Parameters
+    ----------
+    images : float ``[N, C, H, W]``, the batch as the student sees it
+    normalisation : the student's, which is undone; each teacher has its own size and normalisation
+    temperature : that logits are divided by
+    """
+    pixels = normalisation.invert(images)
+    found = []
+    for teacher in teachers:
+        own = teacher.normalisation.apply(resize(pixels, teacher.size))
+        logits = teacher.model(own.contiguous(memory_format=torch.channels_last))
+        found.append((logits.float() / temperature).softmax(1))
+    return torch.stack(found).mean(0)
+
+
+def distillation(
+    logits: torch.Tensor,
+    answered: torch.Tensor,
+    temperature: float,
+    image_weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over images of ``T^2 KL(answered || softmax(logits / T))``.
+
+    With the square its gradients stay as large whatever the temperature (G. Hinton, O. Vinyals and
+    J. Dean, Distilling the knowledge in a neural network, 2015, section 2).
+
+    Parameters
+    ----------
+    logits : float ``[N, C]``, taken to float32
+    answered : float ``[N, C]``, the probabilities of `answers` at the same temperature
+    image_weights : float ``[N]``, or None
+    """
+    ours = F.log_softmax(logits.float() / temperature, 1)
+    divergence = F.kl_div(ours, answered, reduction="none").sum(1) * temperature**2
+    return divergence.mean() if image_weights is None else (divergence * image_weights).mean()

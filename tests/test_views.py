@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mien.data import draw_faces
+from mien.errors import RecipeError
+from mien.runs.recipe import Recipe
+from mien.training import fit, predict_probabilities
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_two_views_are_the_mean_of_an_image_and_its_mirror_image(tmp_path: Path) -> None:
+    faces = draw_faces(140, size=24)
+    recipe = Recipe(model="plain", width=0.125, image_size=32, stride=8, epochs=2, batch_size=32)
+    run = fit(recipe, faces["train"], runs=tmp_path, device="cpu", progress="none")
+    seen = faces["validation"]
+    mirrored = replace(seen, images=seen.images[:, :, ::-1].copy())
+    one, other = predict_probabilities(run, seen), predict_probabilities(run, mirrored)
+    assert np.abs(one - other).max() > 1e-3
+    for given in (seen, mirrored):
+        both = predict_probabilities(run, given, views=2)
+        np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
+    with pytest.raises(RecipeError, match="views = 3 is neither 1 nor 2"):
+        predict_probabilities(run, seen, views=3)
