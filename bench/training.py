@@ -17,6 +17,11 @@ The published figures come from
         --parts rates attention --out docs/results/training-quarter-width.md
     python bench/training.py --data .data/fer2013 --threads 2 --images 128 --rounds 3 \\
         --width 1 --out docs/results/training-full-width.md
+
+and on an accelerator from
+
+    python bench/training.py --data .data/fer2013 --parts rates --width 1 --sizes 48 paper \\
+        --precision bf16 --batch 256 --images 5120 --workers 16 --out docs/results/training-gpu.md
 """
 
 from __future__ import annotations
@@ -37,22 +42,26 @@ from usual import Step, UsualWay, seconds, write_jpegs
 
 from mien.data import FaceSet, read, roles
 from mien.data.splits import sample
+from mien.errors import MienError
 from mien.images import normalisation
 from mien.models.attention import CBAM
 from mien.models.cost import cost
 from mien.report.table import Column, Table, count, decimals, interval, percent
 from mien.runs.averaging import WeightAverage
 from mien.runs.recipe import Recipe
-from mien.study.scales import PLAIN, SIX
+from mien.study.scales import PAPER_SIZES, PLAIN, SIX
 from mien.training import fit
 from mien.training.batches import Batch, Batches
 from mien.training.loop import Training
 from mien.training.loss import model_loss
-from mien.training.optimiser import create_optimiser
+from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised
 from mien.training.predict import build_model
 
 MODELS = ("plain", *(name if kind == "none" else f"{name}-{kind}" for name, kind in SIX))
 PARTS = ("rates", "attention", "memory")
+PAPER_STRIDE = 32
+PEAKS = {"NVIDIA H200": 989.5, "NVIDIA H100 80GB HBM3": 989.5, "NVIDIA A100-SXM4-80GB": 312.0}
+"""Dense bf16 TFLOP/s of accelerators by the name that the driver gives, as their makers state."""
 
 
 def some(faces: FaceSet, number: int) -> FaceSet:
@@ -63,14 +72,17 @@ def some(faces: FaceSet, number: int) -> FaceSet:
 def create_step(model: nn.Module, recipe: Recipe, device: torch.device, averaged: bool) -> Step:
     """A training step made of the parts that `mien.fit` is made of."""
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimiser = create_optimiser(model, recipe)
+    optimiser, weights = create_optimiser(model, recipe), penalised(model)
     average = WeightAverage(model, recipe.ema) if averaged else None
+    stepped = torch.compile(model) if recipe.compile else model
 
     def step(images: torch.Tensor, targets: torch.Tensor) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            outputs = model(images)
+            outputs = stepped(images)
         loss, _ = model_loss(outputs, targets, recipe.auxiliary)
         loss.backward()
+        if recipe.l1 or recipe.l2:
+            add_penalty_gradients(weights, recipe.l1, recipe.l2)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if average:
@@ -176,6 +188,9 @@ def rates_table(
 ) -> Table:
     """The rates of all models. Comparisons are medians of what each round gives."""
     device, rows = torch.device(args.device), []
+    peak = args.peak
+    if peak is None and device.type == "cuda":
+        peak = PEAKS.get(torch.cuda.get_device_name(device))
     with tempfile.TemporaryDirectory() as folder:
         write_jpegs(faces, Path(folder))
         for recipe in recipes:
@@ -185,11 +200,11 @@ def rates_table(
             a, b, c, ours, theirs = (median(found[way]) for way in found)
             row = [recipe.title, a, b, median(overheads), (min(overheads), max(overheads))]
             row += [c, median(ratios), ours, theirs, ours / theirs]
-            if args.peak:
+            if peak:
                 model = build_model(recipe, len(faces.classes), faces.channels)
                 operations = 6 * cost(model, recipe.image_size, faces.channels).multiply_adds
-                row.append(operations * a / (args.peak * 1e12))
-            rows.append(row)
+                row += [operations * a / (peak * 1e12), operations * b / (peak * 1e12)]
+            rows.append([*row, "its loader" if theirs < a else "the step"])
     columns = [
         Column("model"),
         Column("(a) step alone", count),
@@ -203,16 +218,19 @@ def rates_table(
         Column("ours/theirs", decimals(1)),
     ]
     notes = [
+        "(a) is the limit of the computation, 'our batches alone' and 'DataLoader alone' those of "
+        "the loaders; what limits (c) is the slower of the two.",
         "(a) and (b) in turns, step by step; fit's validation, and the checkpoint it writes "
         "after an epoch, are not in (b).",
         f"(c) and 'DataLoader alone' with {args.workers} workers, on JPEGs of {faces.size} pixels.",
     ]
-    if args.peak:
-        columns.append(Column("share of peak (%)", percent))
+    if peak:
+        columns += [Column("(a) of peak (%)", percent), Column("(b) of peak (%)", percent)]
         notes.append(
-            "Share of peak: (a) times 6 operations per multiply-add of a forward pass, of "
-            f"{args.peak:g} TFLOP/s."
+            "Of peak: images/s times 6 operations per multiply-add of a forward pass (2 forward, 4 "
+            f"backward), of {peak:g} TFLOP/s."
         )
+    columns.append(Column("(c) is limited by"))
     return Table("rates", "Training images per second.", columns, rows, notes, context)
 
 
@@ -329,6 +347,35 @@ def memory_table(
     )
 
 
+def image_size(text: str) -> int | None:
+    """The size an argument names: pixels, or None for the published one."""
+    return None if text == "paper" else int(text)
+
+
+def recipes_at(size: int | None, args: argparse.Namespace) -> list[Recipe]:
+    """A recipe for each model at so many pixels; at its published size where that is None."""
+    # Small rates: the weights hardly move, so every round does the same work.
+    base = PLAIN.but(
+        batch_size=args.batch, precision=args.precision, epochs=2, lr=1e-5, compile=args.compile
+    )
+    recipes = []
+    for model, _, attention in (name.partition("-") for name in args.models):
+        if size is None and model not in PAPER_SIZES:
+            continue  # plain is our own
+        recipes.append(
+            base.but(
+                model=model,
+                attention=attention or "none",
+                width=1.0 if model == "plain" else args.width,
+                image_size=size or PAPER_SIZES[model],
+                stride=args.stride if size else PAPER_STRIDE,
+            )
+        )
+    if not recipes:
+        raise MienError(f"{', '.join(args.models)}: has no published size; give pixels to --sizes")
+    return recipes
+
+
 def main(argv: Sequence[str] | None = None) -> str:
     """Measure what is asked for and publish the sheet, which is returned."""
     parser = sheet.parser(__doc__)
@@ -336,47 +383,43 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, metavar="MODEL")
     parser.add_argument("--width", type=float, default=0.25, help="of the six; plain keeps its own")
     parser.add_argument("--stride", type=int, default=16)
-    parser.add_argument("--size", type=int, default=48, help="pixels the models take")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=image_size,
+        default=[48],
+        help="pixels the models take; 'paper': the published 224 or 299, at stride 32",
+    )
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--images", type=int, default=256, help="images of one timed part")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
-    parser.add_argument("--peak", type=float, help="the chip's TFLOP/s, for the share of it")
+    parser.add_argument("--compile", action="store_true", help="compile the network")
+    parser.add_argument(
+        "--peak", type=float, help="the chip's bf16 TFLOP/s, if it is none of those known"
+    )
     args = sheet.parse(parser, argv, "training")
 
     every, found = roles(read(args.data))
     train = every[found.train]
     faces = some(train, max(args.images, args.batch))
-    # Small rates: the weights hardly move, so every round does the same work.
-    base = PLAIN.but(
-        stride=args.stride,
-        image_size=args.size,
-        batch_size=args.batch,
-        precision=args.precision,
-        epochs=2,
-        lr=1e-5,
-    )
-    recipes = [
-        base.but(
-            model=name.partition("-")[0],
-            attention=name.partition("-")[2] or "none",
-            width=1.0 if name == "plain" else args.width,
-        )
-        for name in args.models
-    ]
-    backbones = {recipe.model: recipe for recipe in recipes}
-    context = (
-        f"Batch {args.batch}, {args.size} pixels, stride {args.stride}, {args.precision}, "
-        f"{torch.get_num_threads()} threads, {args.device}."
-    )
     tables = []
-    if "rates" in args.parts:
-        tables.append(rates_table(recipes, faces, args, context))
-    if "attention" in args.parts:
-        tables.append(attention_table(list(backbones.values()), faces, args, context))
-    if "memory" in args.parts:
-        tables.append(memory_table(recipes, train, args, context))
+    for size in args.sizes:
+        recipes = recipes_at(size, args)
+        backbones = {recipe.model: recipe for recipe in recipes}
+        pixels = " and ".join(str(n) for n in sorted({recipe.image_size for recipe in recipes}))
+        context = (
+            f"Batch {args.batch}, {pixels} pixels, stride {recipes[0].stride}, {args.precision}"
+            f"{', compiled' if args.compile else ''}, {torch.get_num_threads()} threads, "
+            f"{args.device}."
+        )
+        if "rates" in args.parts:
+            tables.append(rates_table(recipes, faces, args, context))
+        if "attention" in args.parts:
+            tables.append(attention_table(list(backbones.values()), faces, args, context))
+        if "memory" in args.parts:
+            tables.append(memory_table(recipes, train, args, context))
     about = [
         f"data: {train.name}, {len(faces):,} images of {found.train}",
         f"medians of {args.rounds} rounds, the compared ways in turns; augmentation: flip, shift, "

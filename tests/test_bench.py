@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from argparse import Namespace
+from collections import defaultdict
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -12,12 +17,23 @@ import torch
 from scipy import stats
 
 import mien
+from mien.errors import RunError
+from mien.evaluation.schemes import five_by_two, k_fold
 from mien.images import normalisation
 from mien.models import create_model
 from mien.models.attention import CBAM
+from mien.search import Space
+from mien.search.fidelity import halving
+from mien.search.trials import Trial
+from mien.search.worker import Task, coming
+from mien.study.scales import scales
+from mien.training import predict_probabilities
+from mien.training.predict import build_model
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
-SCRIPTS = ("training", "strides", "gates", "ablation", "speedrun", "balancing")
+SCRIPTS = (
+    "training", "strides", "gates", "ablation", "speedrun", "balancing", "inference", "study",
+)  # fmt: skip
 SMALL = ["--data", "drawn:140", "--device", "cpu"]
 
 
@@ -28,17 +44,20 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import ablation
     import balancing
     import gates
+    import inference
     import sheet
     import speedrun
     import strides
+    import study
     import training
     import trials
     import usual
 
     found = ModuleType("bench")
     found.__dict__.update(
-        ablation=ablation, balancing=balancing, gates=gates, sheet=sheet, speedrun=speedrun,
-        strides=strides, training=training, trials=trials, usual=usual,
+        ablation=ablation, balancing=balancing, gates=gates, inference=inference, sheet=sheet,
+        speedrun=speedrun, strides=strides, study=study, training=training, trials=trials,
+        usual=usual,
     )  # fmt: skip
     return found
 
@@ -81,6 +100,8 @@ def test_training_shows_rates_attention_and_memory(bench: ModuleType, tmp_path: 
     assert number(rates[6]) == pytest.approx(b / c, rel=0.02 + 1 / c)
     # plain at 32 pixels: 2/3 squared of its 80 million multiply-adds at 48, six operations each.
     assert number(rates[10]) == pytest.approx(100 * a * 6 * 80e6 * 4 / 9 / 1e11, rel=0.1, abs=0.1)
+    assert number(rates[11]) == pytest.approx(number(rates[10]) * b / a, rel=0.1, abs=0.1)
+    assert rates[12] == ("its loader" if loader < a else "the step")
     (attention,) = rows_of(text, "CBAM's share")
     none, ours, theirs = (number(cell) for cell in attention[1:4])
     rounding = 0.1 + 30 / none
@@ -190,6 +211,16 @@ def test_ablation_changes_one_thing_at_a_time_and_compares_with_the_recipe_itsel
     for row in rows[1:]:
         shift = number(row[1]) - number(rows[0][1])
         assert number(row[4]) == pytest.approx(shift, abs=0.11)
+    views = rows_of(text, "Test-time views")
+    assert [row[:2] for row in views] == [row[:2] for row in rows]
+    faces = mien.draw_faces(140)["validation"]
+    mirrored = replace(faces, images=faces.images[:, :, ::-1].copy())
+    right = [
+        (sum(predict_probabilities(run, f) for f in (faces, mirrored)).argmax(1) == faces.labels)
+        for run in runs
+        if run.recipe.ema == 0
+    ]
+    assert number(views[1][2]) == pytest.approx(100 * np.mean(right), abs=0.06)
 
 
 def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_where_asked(
@@ -233,6 +264,20 @@ def test_every_change_of_the_ablation_is_one(bench: ModuleType) -> None:
         assert bench.ablation.BASE.but(**change) != bench.ablation.BASE, name
 
 
+def test_a_model_is_not_asked_for_changes_it_cannot_have(bench: ModuleType) -> None:
+    changes, base = bench.ablation.CHANGES, bench.ablation.BASE
+    for model, without in (
+        ("plain", {"stochastic depth", "CBAM, identity gates, after convolutions"}),
+        ("vgg19", {"stochastic depth"}),
+        ("resnet50", {"CBAM, identity gates, after convolutions"}),
+    ):
+        recipe = base.but(model=model, width=0.125)
+        left_out = {name for name in changes if not bench.ablation.fits(changes[name], recipe)}
+        assert left_out == without | {"votes of FER+ (extra annotation)"}
+        for name in changes.keys() - without:
+            build_model(recipe.but(**{**changes[name], "width": 0.125}), 7, 1)
+
+
 def test_a_difference_is_beyond_the_spread_where_a_paired_t_test_says_so(
     bench: ModuleType,
 ) -> None:
@@ -271,3 +316,159 @@ def test_every_script_names_the_command_of_its_published_figure(bench: ModuleTyp
     for name in SCRIPTS:
         script = getattr(bench, name)
         assert f"python bench/{name}.py --data .data/fer2013" in script.__doc__
+
+
+# --- inference.py, study.py and the sizes of training.py --------------------------------------
+
+
+def test_inference_shows_every_engine_in_a_process_of_its_own_and_what_was_refused(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = mien.draw_faces(140)
+    recipe = mien.Recipe(width=0.1, image_size=32, epochs=1, lr=1e-2)
+    train, validation = faces["train"], faces["validation"]
+    run = mien.fit(recipe, train, validation, runs=tmp_path, device="cpu", progress="none")
+
+    def export(run: mien.Run, out: Path, *, precision: str, faces: mien.FaceSet) -> None:
+        if precision == "int8":
+            raise RunError("it is too far from its run")
+        shutil.copy(bench.inference.PACKAGED, out)  # another model, so that it can be told apart
+
+    monkeypatch.setattr("mien.export.export_onnx", export)
+    engines = ["--engines", "onnx-int8", "onnx-fp32", "eager"]
+    few = ["--rounds", "2", "--calls", "3", "--threads", "1"]
+    text = bench.inference.main([*SMALL, "--run", str(run.path), *engines, *few])
+    *rows, refused = rows_of(text, "Faces per second")
+    assert [row[:3] for row in rows] == [
+        [name, "cpu", batch] for batch in ("1", "64") for name in ("onnx-fp32", "eager")
+    ]
+    assert refused[:2] == ["onnx-int8", "refused: it is too far from its run"]
+    said = {
+        "onnx-fp32": mien.load().predict_proba(validation.images).argmax(1),
+        "eager": predict_probabilities(run, validation).argmax(1),
+    }
+    for row in rows:
+        assert number(row[6]) <= number(row[7]) <= number(row[8])
+        right = (said[row[0]] == validation.labels).mean()
+        assert number(row[9]) == pytest.approx(100 * right, abs=0.06)
+    assert {row[4] for row in rows if row[0] == "onnx-fp32"} == {"1.00"}
+    assert number(rows[0][10]) < number(rows[1][10]), "ONNX Runtime's process has no torch in it"
+    same = (said["onnx-fp32"] == said["eager"]).mean()
+    agreement = [number(row[4]) for row in rows_of(text, "What the engines say")]
+    assert agreement == pytest.approx([100, 100 * same], abs=0.06)
+
+
+def test_inference_without_a_run_measures_the_packaged_model(bench: ModuleType) -> None:
+    text = bench.inference.main([*SMALL, "--rounds", "1", "--calls", "1", "--threads", "1"])
+    rows = rows_of(text, "Faces per second")
+    assert [row[0] for row in rows] == ["onnx-fp16"] * 2
+    faces = mien.draw_faces(140)["validation"]
+    right = mien.load().predict_proba(faces.images).argmax(1) == faces.labels
+    assert number(rows[0][9]) == pytest.approx(100 * right.mean(), abs=0.06)
+    with pytest.raises(RunError, match="give a finished run with --run"):
+        bench.inference.main([*SMALL, "--engines", "eager"])
+
+
+def test_inference_predicts_every_image_once_whatever_their_number(bench: ModuleType) -> None:
+    engine = bench.inference.Engine("onnx-fp16", bench.inference.PACKAGED, "cpu", 1)
+    images = mien.draw_faces(70).images
+    expected = mien.load().predict_proba(images).argmax(1)
+    for n in (1, 64, 70):
+        assert bench.inference.predicted(engine, images[:n]).tolist() == expected[:n].tolist()
+
+
+def test_rates_of_inference_are_faces_by_seconds_of_a_round(bench: ModuleType) -> None:
+    measured = bench.inference.Measured({1: [[0.5, 0.5], [0.125, 0.375]], 64: [[2.0]]})
+    assert measured.rates(1).tolist() == [2, 4]
+    assert measured.rates(64).tolist() == [32]
+
+
+def test_the_plan_of_the_study_trains_what_a_search_of_that_space_trains(
+    bench: ModuleType,
+) -> None:
+    faces = mien.draw_faces(140)
+    train, validation = faces["train"], faces["validation"]
+    plan = bench.study.plan_of(train, validation, None)
+
+    # The search itself, with values drawn for every training instead of trainings.
+    planned = scales()["paper"].searches[0]
+    space = Space("table IV", planned.default.to_dict(), planned.levels)
+    fidelity = halving(243, space.epochs)
+    task = Task(
+        space, "grid", 0, fidelity, "", "", 60, {}, "", None, None, "none", None, prefixes=False
+    )
+    values: dict[str, float] = defaultdict(np.random.default_rng(0).random)
+    trials: list[Trial] = []
+    while more := coming(task, trials):
+        trials += [Trial(i, state="done", value=values[new["work"]], **new)
+                   for i, new in enumerate(more, len(trials))]  # fmt: skip
+    default = json.dumps(space.default, sort_keys=True)
+    trained = [{t.work for t in trials if t.rung == rung} for rung in range(len(fidelity.rungs))]
+    counted = plan.search[:-1]
+    assert [part.trainings for part in counted] == [81, 27, 9, 3, 2, 1]
+    assert [len(works) for works in trained[:4]] == [81, 27, 9, 3]
+    assert len(trained[4]) <= 2
+    assert {t.setting for t in trials if t.rung == 5} >= {default}
+    for part, works in zip(counted, trained, strict=True):
+        settings = [json.loads(work) for work in works]
+        assert max(setting["epochs"] for setting in settings) <= part.epochs
+        share = settings[0]["share"]
+        assert part.images == 7 * np.ceil(14 * share - 1e-9), "14 of each of seven classes"
+
+
+def test_the_plan_of_the_study_counts_folds_and_grid(bench: ModuleType) -> None:
+    faces = mien.draw_faces(140)
+    train, validation = faces["train"], faces["validation"]
+    plan = bench.study.plan_of(train, validation, 7)
+    assert {part.batches for part in plan.parts} == {(7,)}
+    assert sum(part.trained for part in plan.grid) == 81 * (50 + 100 + 200) * 98
+    counted = {part.name: (part.trained, part.looked_at) for part in plan.others}
+    held = sum(len(fold.held_out) for fold in k_fold(train))
+    rest = sum(len(fold.train) for fold in k_fold(train))
+    assert counted["10-fold, tuned"] == pytest.approx((200 * rest, 200 * held))
+    rest = sum(len(fold.train) for fold in five_by_two(train))
+    assert counted["5x2, default"] == pytest.approx((50 * rest, 50 * rest))
+    assert counted["final, tuned"] == (200 * 98, 200 * 21)
+
+
+def test_seconds_of_a_part_follow_from_the_rates(bench: ModuleType) -> None:
+    rates = bench.study.Rates({30: 10.0, 60: 20.0}, validating=100.0)
+    part = bench.study.Part("", (30, 60), trainings=2, epochs=3, images=100, validated=50)
+    # 300 images at 10 a second, 300 at 20, and 300 validated at 100.
+    assert rates.seconds(part) == pytest.approx(30 + 15 + 3)
+
+
+def test_the_cost_of_the_study_follows_from_the_rates_it_shows(bench: ModuleType) -> None:
+    small = ["--width", "0.05", "--batch", "7", "--steps", "1", "--rounds", "1"]
+    asked = ["--models", "vgg19", "resnet50-cbam", "--sizes", "native"]
+    text = bench.study.main([*SMALL, *asked, *small])
+    training, validating, *rows = rows_of(text, "What the study costs")
+    assert "48 pixels, stride 16" in text
+    cells = {row[0].strip("*"): [number(cell.strip("*")) for cell in row[2:]] for row in rows}
+    for trained, looked_at, *seconds, hours in cells.values():
+        for column, taken in enumerate(seconds, 4):
+            rate, validated = number(training[column]), number(validating[column])
+            expected = 1e6 * (trained / rate + looked_at / validated)
+            # Shown are rates to the hundredth and thousands of images.
+            rounding = 0.01 * expected + 500 / rate + 500 / validated + 1
+            assert taken == pytest.approx(expected, abs=rounding)
+        assert hours == pytest.approx(sum(seconds) / 3600, abs=0.06)
+    search, grid = cells["the search"], cells["the whole grid instead"]
+    study, exhaustive = cells["the study"], cells["the study with the whole grid"]
+    assert [b - a for a, b in zip(study, exhaustive, strict=True)] == pytest.approx(
+        [b - a for a, b in zip(search, grid, strict=True)], abs=3
+    )
+
+
+def test_training_takes_the_published_sizes_of_models_that_have_one(bench: ModuleType) -> None:
+    models = ["plain", "vgg19", "inceptionv3-cbam"]
+    args = Namespace(models=models, width=0.5, stride=8, batch=7, precision="bf16", compile=True)
+    published = bench.training.recipes_at(None, args)
+    assert [(r.model, r.attention, r.image_size, r.stride) for r in published] == [
+        ("vgg19", "none", 224, 32), ("inceptionv3", "cbam", 299, 32),
+    ]  # fmt: skip
+    native = bench.training.recipes_at(48, args)
+    assert [(r.model, r.width, r.image_size, r.stride) for r in native] == [
+        ("plain", 1.0, 48, 8), ("vgg19", 0.5, 48, 8), ("inceptionv3", 0.5, 48, 8),
+    ]  # fmt: skip
+    assert all(recipe.compile for recipe in published + native)

@@ -1,0 +1,308 @@
+"""Faces per second, latency and memory of a trained model in several engines, and its accuracy.
+
+Every engine goes from uint8 pixels in memory to float32 probabilities in memory, has a process of
+its own, so that its memory is its own too, and takes turns with the others, so that a drift of the
+machine falls on all of them alike. ONNX Runtime runs on the processor also where PyTorch has an
+accelerator. An export that is refused because it differs from its run is shown as refused.
+
+The published figures come from
+
+    python bench/inference.py --data .data/fer2013 --run runs/plain-33a0a4f47c \\
+        --out docs/results/inference.md
+
+Without ``--run`` it is the packaged model that is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mien.data import FaceSet, read, roles
+from mien.errors import MienError, RunError
+from mien.inference import load
+from mien.inference.classifier import PACKAGED
+from mien.metrics import wilson_interval
+from mien.runs.environment import peak_memory
+from mien.runs.run import Run
+
+# What has torch in it is imported where it is needed: this file is all that the processes of ONNX
+# Runtime import, and they are to be as small as those of the base install.
+if TYPE_CHECKING:
+    from mien.report.table import Table
+
+ONNX = {"onnx-fp32": "fp32", "onnx-fp16": "fp16", "onnx-int8": "int8"}
+ENGINES = ("eager", "compiled", *ONNX)
+BATCHES = (1, 64)
+WARM = 3
+"""Calls before the clock starts, each time that an engine's turn comes."""
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What predicts: its name in `ENGINES`, a run folder or an ONNX file, device and threads."""
+
+    name: str
+    source: Path
+    device: str
+    threads: int
+
+
+@dataclass
+class Measured:
+    """Of one engine: seconds of every call by batch and round, labels, and peak memory in GiB."""
+
+    seconds: dict[int, list[list[float]]] = field(default_factory=lambda: {n: [] for n in BATCHES})
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    memory: float | None = None
+    device_memory: float | None = None
+
+    def rates(self, batch: int) -> np.ndarray:
+        """Faces per second of every round."""
+        return np.array([batch * len(calls) / sum(calls) for calls in self.seconds[batch]])
+
+
+@cache
+def opened(engine: Engine) -> Predict:
+    """The engine of this process: from uint8 ``[N, S, S(, 3)]`` to probabilities ``[N, C]``."""
+    if engine.name in ONNX:
+        return load(engine.source, threads=engine.threads).predict_proba
+    import torch
+
+    from mien.export.onnx import Pixels
+    from mien.images import Normalisation
+    from mien.training.predict import load_model
+
+    torch.set_num_threads(engine.threads)
+    run = Run.open(engine.source)
+    whole: Any = Pixels(
+        load_model(run, engine.device),
+        Normalisation.from_dict(run.info["normalisation"]),
+        run.recipe.image_size,
+        temperature=1.0,
+    ).eval()
+    if engine.name == "compiled":
+        whole = torch.compile(whole, mode="reduce-overhead", dynamic=False)
+
+    @torch.inference_mode()
+    def predict(images: np.ndarray) -> np.ndarray:
+        return whole(torch.from_numpy(images).to(engine.device))[0].cpu().numpy()
+
+    return predict
+
+
+def timed(engine: Engine, images: np.ndarray, calls: int) -> list[float]:
+    """Seconds of each of so many calls on one batch."""
+    predict, taken = opened(engine), []
+    for _ in range(WARM):
+        predict(images)
+    for _ in range(calls):
+        began = perf_counter()
+        predict(images)
+        taken.append(perf_counter() - began)
+    return taken
+
+
+def predicted(engine: Engine, images: np.ndarray) -> np.ndarray:
+    """The label of each image, int ``[N]``."""
+    # Every batch is full, with images from the beginning: another size would be compiled anew.
+    batch = max(BATCHES)
+    rows = np.arange(-(-len(images) // batch) * batch) % len(images)
+    predict = opened(engine)
+    found = [predict(images[part]).argmax(1) for part in rows.reshape(-1, batch)]
+    return np.concatenate(found)[: len(images)]
+
+
+def measure(
+    engines: Sequence[Engine], images: np.ndarray, rounds: int, calls: int
+) -> dict[str, Measured]:
+    """Let the engines take turns, each in a fresh process that waits while others are measured."""
+    found = {engine.name: Measured() for engine in engines}
+    with ExitStack() as stack:
+        # Spawned, for a forked process would begin with all that this one holds.
+        spawn = multiprocessing.get_context("spawn")
+        pools = {
+            engine: stack.enter_context(ProcessPoolExecutor(1, mp_context=spawn))
+            for engine in engines
+        }
+        # All labels first, so that every engine is open before the first round.
+        for engine, pool in pools.items():
+            found[engine.name].labels = pool.submit(predicted, engine, images).result()
+        for _ in range(rounds):
+            for batch in BATCHES:
+                some = images[np.arange(batch) % len(images)]
+                for engine, pool in pools.items():
+                    taken = pool.submit(timed, engine, some, calls).result()
+                    found[engine.name].seconds[batch].append(taken)
+        for engine, pool in pools.items():
+            measured = found[engine.name]
+            measured.memory = pool.submit(peak_memory).result()
+            if engine.device != "cpu":
+                measured.device_memory = pool.submit(peak_memory, engine.device).result()
+    return found
+
+
+def engines_of(
+    args: argparse.Namespace, faces: FaceSet, folder: Path
+) -> tuple[list[Engine], dict[str, str]]:
+    """The engines that were asked for, and the reasons of those that were refused.
+
+    Raises
+    ------
+    RunError
+        if the run cannot be used, or engines are asked for that need one and there is none.
+    """
+    make = partial(Engine, threads=args.threads)
+    if args.run is None:
+        name = "onnx-" + load(PACKAGED).metadata["precision"]
+        if args.engines not in (None, [name]):
+            raise RunError(f"the packaged model is {name} alone; give a finished run with --run")
+        return [make(name, PACKAGED, "cpu")], {}
+    from mien.export import export_onnx
+
+    run, engines, refused = Run.open(args.run), [], {}
+    for name in args.engines or ENGINES:
+        if name not in ONNX:
+            engines.append(make(name, args.run, args.device))
+            continue
+        file = folder / f"{name}.onnx"
+        try:
+            export_onnx(run, file, precision=ONNX[name], faces=faces)
+        except RunError as error:
+            refused[name] = f"refused: {error}"
+        else:
+            engines.append(make(name, file, "cpu"))
+    if not engines:
+        raise RunError("; ".join(refused.values()))
+    return engines, refused
+
+
+def speed_table(
+    found: Mapping[str, Measured],
+    refused: Mapping[str, str],
+    labels: np.ndarray,
+    engines: Sequence[Engine],
+    context: str,
+) -> Table:
+    """Rate and latency of every engine and batch, beside its accuracy and memory."""
+    from mien.report.table import Column, Table, count, decimals, percent
+
+    first, accelerated = engines[0].name, any(engine.device != "cpu" for engine in engines)
+    rows: list[list[Any]] = []
+    for batch in BATCHES:
+        for engine in engines:
+            measured = found[engine.name]
+            rates, calls = measured.rates(batch), 1000 * np.concatenate(measured.seconds[batch])
+            ratios = rates / found[first].rates(batch)
+            accuracy = (measured.labels == labels).mean()
+            row = [engine.name, engine.device, batch, median(rates), median(ratios)]
+            row += [(ratios.min(), ratios.max()), *np.percentile(calls, (50, 95, 99))]
+            row += [accuracy, measured.memory]
+            rows.append([*row, measured.device_memory] if accelerated else row)
+    columns = [
+        Column("engine"),
+        Column("on"),
+        Column("batch", count),
+        Column("faces/s", count),
+        Column(f"times {first}", decimals(2)),
+        Column("of all rounds", lambda pair: f"{pair[0]:.2f} to {pair[1]:.2f}"),
+        Column("latency, 50 %", decimals(2), "ms", "ms"),
+        Column("95 %", decimals(2), "ms", "ms"),
+        Column("99 %", decimals(2), "ms", "ms"),
+        Column("accuracy", percent, "%"),
+        Column("peak memory", decimals(2), "GiB", "GiB"),
+    ]
+    if accelerated:
+        columns.append(Column("of the accelerator", decimals(2), "GiB", "GiB"))
+    rows += [[name, why, *[None] * (len(columns) - 2)] for name, why in refused.items()]
+    notes = [
+        "From uint8 pixels to probabilities, both in the processor's memory. Rates and ratios are "
+        "medians over the rounds, latencies percentiles of all calls.",
+        "Peak memory: of the process since its start, with Python, the engine, and what it loaded "
+        "and compiled; processes of the compiler are not in it.",
+    ]
+    return Table("inference", "Faces per second and latency.", columns, rows, notes, context)
+
+
+def accuracy_table(
+    found: Mapping[str, Measured], engines: Sequence[Engine], faces: FaceSet, seen: np.ndarray
+) -> Table:
+    """What the engines say of the validation images, and how far they agree."""
+    from mien.report.table import ACCURACY, INTERVAL, Column, Table, decimals, percent
+
+    first, rows = engines[0].name, []
+    for engine in engines:
+        labels = found[engine.name].labels
+        right = labels == faces.labels
+        size = engine.source.stat().st_size / 2**20 if engine.source.is_file() else None
+        row = [engine.name, right.mean(), wilson_interval(int(right.sum()), len(right))]
+        row += [right[~seen].mean(), (labels == found[first].labels).mean(), size]
+        rows.append(row)
+    columns = [
+        Column("engine"),
+        ACCURACY,
+        INTERVAL,
+        Column("without copies", percent, "%"),
+        Column(f"labels as {first}'s", percent, "%"),
+        Column("file", decimals(2), "MiB", "MiB"),
+    ]
+    context = (
+        f"{len(faces):,} images of {faces.split[0]} (validation), {(~seen).sum():,} without the "
+        "copies of training images."
+    )
+    return Table("inference-accuracy", "What the engines say.", columns, rows, context=context)
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Measure the engines that are asked for and publish the sheet, which is returned."""
+    import sheet
+
+    parser = sheet.parser(__doc__)
+    parser.add_argument("--run", type=Path, help="a finished run; default: the packaged model")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, help="default: all of them")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calls", type=int, default=100, help="of one batch in one round")
+    parser.set_defaults(threads=2)
+    args = sheet.parse(parser, argv, "inference")
+
+    faces, found = roles(read(args.data))
+    train, validation = faces[found.train], faces[found.validation]
+    if not validation.labelled:
+        raise MienError(f"{faces.name}: '{found.validation}' has no labels to compare with")
+    with tempfile.TemporaryDirectory() as folder:
+        engines, refused = engines_of(args, faces, Path(folder))
+        measured = measure(engines, validation.images, args.rounds, args.calls)
+        context = (
+            f"{args.run.name if args.run else 'the packaged model'}, {args.threads} threads, "
+            f"{args.rounds} rounds of {args.calls} calls."
+        )
+        tables = [
+            speed_table(measured, refused, validation.labels, engines, context),
+            accuracy_table(measured, engines, validation, validation.stands_in(train)),
+        ]
+    about = [
+        f"data: {faces.name}, {len(validation):,} images of {found.validation}",
+        f"ONNX Runtime {version('onnxruntime')}; PyTorch in float32",
+    ]
+    return sheet.publish("Inference: rate, latency, memory, accuracy", about, tables, args)
+
+
+if __name__ == "__main__":
+    import sheet
+
+    sheet.run(main)
