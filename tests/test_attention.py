@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from mien.errors import RecipeError
-from mien.models.attention import CBAM, MaxAndMean, create_attention
+from mien.models import gating
+from mien.models.attention import CBAM, create_attention
 
 pytest.importorskip("timm")
 from timm.layers import EcaModule, SEModule
@@ -90,29 +91,72 @@ def test_cbam_with_biases_equals_the_equations_worked_out_in_numpy():
     np.testing.assert_allclose(ours(torch.tensor(x)).detach().numpy(), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("dim", [(1,), (2, 3)])
-def test_the_gradient_of_max_and_mean_is_that_of_finite_differences(dim):
-    x = map_of(2, 3, 4, 3, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: MaxAndMean.apply(x, dim), (x,))
+def outputs_and_gradients(module, x, way):
+    """What `way` gives of x, and the gradients of x and of every parameter."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    module.zero_grad()
+    output = way(module, x)
+    weight = map_of(*x.shape, seed=1, dtype=x.dtype)
+    (output * weight).sum().backward()
+    return [output, x.grad, *(parameter.grad for parameter in module.parameters())]
 
 
-@pytest.mark.parametrize("dim", [(1,), (2, 3)])
-def test_equal_maxima_share_the_gradient_as_in_torch(dim):
-    x = torch.randint(0, 3, (4, 5, 6, 6)).double().requires_grad_()
-    y = x.detach().clone().requires_grad_()
-    ours = MaxAndMean.apply(x, dim)
-    theirs = y.amax(dim, keepdim=True), y.mean(dim, keepdim=True)
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b)
-    sum((a**2).sum() for a in ours).backward()
-    sum((b**2).sum() for b in theirs).backward()
-    torch.testing.assert_close(x.grad, y.grad)
+def plain(module, x):
+    _, scaled, place = module.plain(x)
+    return scaled * place
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("part", [1, 200, 1 << 17], ids=["an image", "some images", "all"])
+def test_the_training_form_equals_the_plain_one_part_by_part(part, layout, monkeypatch):
+    monkeypatch.setattr(gating, "PART", part)
+    ours = shaken(CBAM(8, 2)).double()
+    x = map_of(5, 8, 4, 3, dtype=torch.float64).to(memory_format=layout)
+    found = outputs_and_gradients(ours, x, CBAM.__call__)
+    torch.testing.assert_close(found, outputs_and_gradients(ours, x, plain))
+    assert found[0].stride() == found[1].stride() == x.stride()
+
+
+def test_equal_maxima_share_the_gradient_as_in_torch():
+    ours = shaken(CBAM(6, 2)).double()
+    x = torch.randint(0, 3, (4, 6, 5, 5)).double()
+    x[0] = 0
+    found = outputs_and_gradients(ours, x, CBAM.__call__)
+    torch.testing.assert_close(found, outputs_and_gradients(ours, x, plain))
+
+
+def test_a_gate_that_is_shut_has_finite_gradients():
+    ours = shaken(CBAM(6, 2))
+    with torch.no_grad():
+        ours.fc2.bias.fill_(-200.0)  # the sigmoid of which is 0
+    for tensor in outputs_and_gradients(ours, map_of(2, 6, 3, 3), CBAM.__call__):
+        assert tensor.isfinite().all()
+
+
+def test_the_gradient_handed_to_cbam_is_left_as_it_is():
+    ours = shaken(CBAM(8, 2))
+    x = map_of(2, 8, 4, 4).requires_grad_()
+    output = ours(x)
+    given = map_of(2, 8, 4, 4, seed=1)
+    kept = given.clone()
+    (first,) = torch.autograd.grad(output, x, given, retain_graph=True)
+    (second,) = torch.autograd.grad(output, x, given)
+    assert torch.equal(given, kept)
+    assert torch.equal(first, second)
 
 
 def test_the_gradient_of_cbam_is_that_of_finite_differences():
     ours = shaken(CBAM(4, 2)).double()
     x = map_of(2, 4, 3, 3, dtype=torch.float64).requires_grad_()
-    assert torch.autograd.gradcheck(ours, (x,))
+    assert torch.autograd.gradcheck(lambda x, *_: ours(x), (x, *ours.parameters()), fast_mode=True)
+
+
+def test_cbam_compiles_to_one_graph_with_the_same_gradients():
+    ours = shaken(CBAM(8, 2)).eval()
+    x = map_of(2, 8, 4, 4)
+    compiled = torch.compile(ours, backend="eager", fullgraph=True)
+    found = outputs_and_gradients(ours, x, lambda _, x: compiled(x))
+    torch.testing.assert_close(found, outputs_and_gradients(ours, x, CBAM.__call__))
 
 
 def test_the_maps_of_cbam_multiply_to_its_output():

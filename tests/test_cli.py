@@ -19,7 +19,7 @@ import pytest
 from mien.balance import BALANCE
 from mien.cli import app, main
 from mien.cli.train import recipe_of
-from mien.data import draw_faces
+from mien.data import CLASSES, draw_faces
 from mien.runs.recipe import Recipe
 from mien.training import fit
 
@@ -67,14 +67,14 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
     photos.mkdir()
     for i, image in enumerate(draw_faces(3, size=60).images):
         cv2.imwrite(str(photos / f"{i}.png"), image)
-    done = mien("predict", photos, *chosen, "--out", tmp_path / "p.csv")
+    crops: tuple[object, ...] = ("predict", photos, "--detector", "none")
+    done = mien(*crops, *chosen, "--out", tmp_path / "p.csv")
     assert done.returncode == 0, done.stderr
     with (tmp_path / "p.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
     for row in rows:
-        shares = {k: float(v) for k, v in row.items() if k not in ("image", "label")}
-        assert len(shares) == 7
+        shares = {name: float(row[name]) for name in CLASSES}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert max(shares, key=lambda k: shares[k]) == row["label"]
 
@@ -123,14 +123,13 @@ def test_a_picture_that_is_none_is_named_or_skipped_when_asked(
 ) -> None:
     (tmp_path / "text.jpg").write_text("this is no picture")
     cv2.imwrite(str(tmp_path / "face.png"), np.full((30, 20), 90, np.uint8))
-    out = tmp_path / "p.csv"
-    refused = mien("predict", tmp_path, "--run", trained, "--out", out)
+    crops = ("predict", tmp_path, "--detector", "none", "--run", trained)
+    refused = mien(*crops, "--out", tmp_path / "p.jsonl")
     assert refused.returncode == 1
     assert "text.jpg" in refused.stderr
-    assert not out.exists()
-    skipped = mien("predict", tmp_path, "--run", trained, "--out", out, "--skip-bad")
+    skipped = mien(*crops, "--out", tmp_path / "all.jsonl", "--skip-bad")
     assert skipped.returncode == 0
-    assert len(out.read_text().splitlines()) == 2
+    assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -138,6 +137,7 @@ def test_a_picture_that_is_none_is_named_or_skipped_when_asked(
     [
         "demo", "study", "report", "train", "recipes", "predict", "tune", "crossval", "compare",
         "paper", "balance", "export", "data info", "data fetch", "data store",
+        "fetch detector",
     ],
 )  # fmt: skip
 def test_every_command_has_help_with_an_example(command: str) -> None:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
+import torch.nn.functional as F
+from typer.testing import CliRunner
 
+from mien.cli import app
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, RunError
-from mien.export import export_onnx
-from mien.export import onnx as exporting
-from mien.export.temperature import fit_temperature
+from mien.export import calibrate, compare_precisions, export_onnx, export_program, parity
+from mien.export.attention import attention_of
+from mien.export.calibration import threshold_for
+from mien.export.parity import Parity
+from mien.export.temperature import fit_temperature, soften
+from mien.images import Normalisation
 from mien.inference import Classifier
+from mien.models import create_model
+from mien.models.attention import CBAM
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
-from mien.training import fit, predict_probabilities
+from mien.training import fit, load_model, predict_probabilities
+from mien.training.batches import prepared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,7 +103,8 @@ def test_half_precision_takes_half_the_space(
 def test_int8_computes_in_8_bits(
     run: Run, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "SAME_LABELS", 0.5)  # a net of three epochs is sure of little
+    monkeypatch.setattr(parity, "SAME_LABELS", 0.5)  # a net of three epochs is sure of little
+    monkeypatch.setattr(parity, "ACCURACY_LOST", 0.5)
     found = export_onnx(run, tmp_path / "small.onnx", precision="int8", faces=faces)
     kinds = {t.data_type for t in onnx.load(tmp_path / "small.onnx").graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
@@ -102,7 +114,7 @@ def test_int8_computes_in_8_bits(
 def test_a_file_that_gives_something_else_is_refused_and_not_written(
     run: Run, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(parity, "TOLERANCE", 1e-12)
     with pytest.raises(RunError, match="too far; nothing was written"):
         export_onnx(run, tmp_path / "model.onnx", faces=faces)
     assert not (tmp_path / "model.onnx").exists()
@@ -121,6 +133,244 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
     enhancing = Run(run.path, run.recipe.but(enhance=("clahe",)), run.info, run.log)
     with pytest.raises(RunError, match="clahe"):
         export_onnx(enhancing, out)
+
+
+def test_a_low_precision_is_refused_for_its_labels_or_for_the_accuracy_it_loses() -> None:
+    good = Parity(1000, 0.05, 0.995, 0.658, 0.66)
+    assert good.reason("int8") is None
+    assert "probabilities differ by up to 0.05" in str(good.reason("fp32"))
+    assert "98.90 %" in str(Parity(1000, 0.05, 0.989, 0.66, 0.66).reason("int8"))
+    assert "+0.40 points" in str(Parity(1000, 0.05, 0.995, 0.656, 0.66).reason("fp16"))
+    assert Parity(210, 0.05, 0.995, None, None).reason("fp16") is None  # drawn faces have no say
+
+
+def test_accuracy_is_that_on_the_validation_images_of_the_data_set(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    part = faces["validation"]
+    right = (predict_probabilities(run, part).argmax(1) == part.labels).mean()
+    found = export_onnx(run, tmp_path / "model.onnx", faces=faces)
+    assert found["accuracy_of_run"] == pytest.approx(right)
+    assert found["accuracy"] == pytest.approx(right)
+    without = export_onnx(run, tmp_path / "model.onnx")
+    assert without["accuracy"] is None
+
+
+# --- torch.export -------------------------------------------------------------------------------
+
+
+def test_a_program_gives_what_the_onnx_file_gives_and_says_the_same(
+    run: Run, exported: Path, faces: FaceSet, tmp_path: Path
+) -> None:
+    found = export_program(run, tmp_path / "model.pt2", faces=faces, attention=True)
+    assert found["largest_difference"] < 1e-4
+    extra = {"mien.json": ""}
+    program = torch.export.load(tmp_path / "model.pt2", extra_files=extra).module()
+    expected = Classifier(exported)
+    for count in (1, 3, 50):
+        images = faces.images[:count]
+        probabilities, _, places = program(torch.from_numpy(images))
+        np.testing.assert_allclose(probabilities.numpy(), expected.predict_proba(images), atol=2e-4)
+        assert places.shape == (count, 32, 32)
+    told = json.loads(extra["mien.json"])
+    assert told.pop("attention") == "mean of CBAM's spatial gates, least 0, most 1"
+    assert told == expected.metadata
+
+
+def test_a_program_holds_no_path_of_the_machine_it_was_made_on(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    import zipfile
+
+    export_program(run, tmp_path / "model.pt2", faces=faces)
+    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    for place in (Path(torch.__file__).parent, Path(parity.__file__).parent, Path.home()):
+        assert str(place).encode() not in content
+
+
+# --- the attention map --------------------------------------------------------------------------
+
+
+def test_the_map_of_a_cbam_model_is_the_mean_of_its_gates_and_the_file_says_so(
+    run: Run, exported: Path, faces: FaceSet, tmp_path: Path
+) -> None:
+    network = load_model(run)
+    gates = []
+    for module in network.modules():
+        if isinstance(module, CBAM):
+            module.register_forward_pre_hook(lambda m, given: gates.append(m.maps(given[0])[1]))
+    images = torch.from_numpy(faces.images[:4])[:, None]
+    normalisation = Normalisation.from_dict(run.info["normalisation"])
+    with torch.no_grad():
+        network(prepared(images, normalisation, 32))
+        sized = [F.interpolate(gate, (32, 32), mode="bilinear") for gate in gates]
+        mean = torch.stack(sized).mean(0)
+    low, high = (end((1, 2, 3), keepdim=True) for end in (mean.amin, mean.amax))
+    expected = ((mean - low) / (high - low))[:, 0]
+
+    export_onnx(run, tmp_path / "model.onnx", faces=faces, attention=True)
+    model = Classifier(tmp_path / "model.onnx")
+    assert model.metadata["attention"].startswith("mean of CBAM's spatial gates")
+    found = model.attention(faces.images[:4])
+    assert found is not None
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert Classifier(exported).attention(faces.images[:4]) is None
+    assert "attention" not in Classifier(exported).metadata
+
+
+@pytest.mark.parametrize("name", ["plain", "compact", "resnet50", "inceptionv3"])
+def test_the_map_of_a_model_without_cbam_is_that_of_its_predicted_class(name: str) -> None:
+    torch.manual_seed(0)
+    network = create_model(name, width=0.125, image_size=32, stride=8).eval()
+    look, kind = attention_of(network, 32, 1)
+    assert kind.startswith("class activation map")
+    pixels = torch.randn(3, 1, 32, 32)
+    with torch.no_grad():
+        logits, found = look(pixels)
+        torch.testing.assert_close(logits, network(pixels))
+        maps = network.forward_features(pixels)  # type: ignore[operator]
+        weight: Any = network.fc.weight  # type: ignore[union-attr]
+    for one, row, image in zip(found, logits, maps, strict=True):
+        cam = torch.einsum("chw,c->hw", image, weight[row.argmax()]).relu()
+        torch.testing.assert_close(one, cam / cam.max().clamp(min=1e-12), atol=1e-5, rtol=1e-4)
+
+
+def test_networks_without_a_map_are_refused_one() -> None:
+    with pytest.raises(RunError, match="no CBAM, and its logits"):
+        attention_of(create_model("vgg19", width=0.125, stride=16), 48, 1)
+    with pytest.raises(RunError, match="a single place"):
+        attention_of(create_model("plain", width=0.125, image_size=16).eval(), 16, 1)
+
+
+# --- calibration --------------------------------------------------------------------------------
+
+
+def sure_and_right(n: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of two classes, and labels drawn from them: right as often as they say."""
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(0.5, 1, n)
+    return np.stack([p, 1 - p], 1), (rng.random(n) > p).astype(int)
+
+
+def test_a_threshold_for_an_accuracy_worked_by_hand() -> None:
+    sure = np.array([0.95, 0.9, 0.8, 0.7, 0.6])
+    labels = np.array([0, 0, 1, 0, 1])  # right, right, wrong, right, wrong
+    probabilities = np.stack([sure, 1 - sure], 1)
+    assert threshold_for(probabilities, labels, accuracy=0.99) == 0.9
+    assert threshold_for(probabilities, labels, accuracy=0.75) == 0.7
+    assert threshold_for(probabilities, labels, accuracy=0.5) == 0.6
+    assert threshold_for(probabilities, labels, coverage=0.5) == 0.8
+    wrong = 1 - labels[:1]
+    with pytest.raises(DataError, match="no threshold gives accuracy 99 %"):
+        threshold_for(probabilities[:1], wrong, accuracy=0.99)
+
+
+def test_images_of_equal_probability_are_answered_together() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.2]])
+    assert threshold_for(probabilities, np.array([0, 0, 1]), accuracy=0.99) == 0.9
+
+
+def test_a_threshold_buys_the_accuracy_and_the_coverage_that_the_probabilities_promise() -> None:
+    """Uniform from 0.5 to 1 and right as often: above t the accuracy is (1 + t) / 2."""
+    p, labels = sure_and_right(20_000)
+    found = calibrate(p, labels, np.arange(len(p)), accuracy=0.9)
+    assert found.threshold is not None
+    assert found.threshold.value == pytest.approx(0.8, abs=0.02)
+    assert found.threshold.coverage == pytest.approx(0.4, abs=0.04)
+    assert found.threshold.accuracy == pytest.approx(0.9, abs=0.01)
+    assert found.threshold.interval[0] < found.threshold.accuracy < found.threshold.interval[1]
+    half = calibrate(p, labels, np.arange(len(p)), coverage=0.5)
+    assert half.threshold is not None
+    assert half.threshold.value == pytest.approx(0.75, abs=0.02)
+    assert half.threshold.coverage == pytest.approx(0.5, abs=0.01)
+
+
+def test_cross_fitting_repairs_what_is_too_sure() -> None:
+    p, labels = sure_and_right()
+    found = calibrate(soften(p, 0.4), labels, np.arange(len(p)))
+    assert found.temperature == pytest.approx(2.5, rel=0.1)
+    assert found.error_before > 0.08
+    assert found.error_after < 0.03
+    assert (found.images, found.folds, found.threshold) == (4000, 5, None)
+
+
+def test_what_is_fitted_is_measured_on_other_folds() -> None:
+    """Labels without any relation to the probabilities: no threshold can keep what it promises."""
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet(np.full(2, 5.0), 300)
+    labels = rng.integers(0, 2, 300)
+    found = calibrate(p, labels, np.arange(300), accuracy=0.6)
+    assert found.threshold is not None
+    own = soften(p, found.temperature)
+    answered = own.max(1) >= found.threshold.value
+    assert (own.argmax(1) == labels)[answered].mean() >= 0.6  # on the images it was fitted on
+    assert found.threshold.accuracy < 0.6
+
+
+def test_copies_are_never_on_both_sides() -> None:
+    """Each image twice: with its copy among the others, a fold would be as sure as can be."""
+    p, labels = sure_and_right(200)
+    alone = calibrate(p, labels, np.arange(200), coverage=0.5)
+    twice = calibrate(
+        np.repeat(p, 2, 0), np.repeat(labels, 2), np.repeat(np.arange(200), 2), coverage=0.5
+    )
+    assert alone.threshold is not None
+    assert twice.threshold is not None
+    assert twice.threshold.accuracy == pytest.approx(alone.threshold.accuracy)
+    assert twice.error_after == pytest.approx(alone.error_after, abs=1e-6)
+
+
+def test_wishes_that_cannot_be_met_are_refused() -> None:
+    p, labels = sure_and_right(50)
+    groups = np.arange(50)
+    with pytest.raises(DataError, match="ask for one of them"):
+        calibrate(p, labels, groups, accuracy=0.9, coverage=0.5)
+    with pytest.raises(DataError, match="accuracy 90 is no share"):
+        calibrate(p, labels, groups, accuracy=90)
+    with pytest.raises(DataError, match="too few to calibrate"):
+        calibrate(p, labels, np.zeros(50))
+
+
+def test_the_threshold_and_what_it_buys_stand_in_the_file(
+    run: Run, exported: Path, faces: FaceSet, tmp_path: Path
+) -> None:
+    found = export_onnx(run, tmp_path / "model.onnx", faces=faces, coverage=0.5)
+    metadata = Classifier(tmp_path / "model.onnx").metadata
+    told = json.loads(metadata["calibration"])
+    assert told == json.loads(json.dumps(found["calibration"]))
+    assert float(metadata["threshold"]) == pytest.approx(told["threshold"]["value"], abs=1e-6)
+    assert told["images"] == 21
+    assert "threshold" not in Classifier(exported).metadata
+
+
+# --- the precisions beside each other -----------------------------------------------------------
+
+
+def test_precisions_are_compared_without_a_file_and_say_what_is_refused(
+    run: Run, faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "SAME_LABELS", 1.01)
+    found = {row.precision: row for row in compare_precisions(run, faces, threads=1)}
+    assert list(found) == ["fp32", "fp16", "int8"]
+    assert found["fp16"].bytes < found["fp32"].bytes
+    assert found["fp32"].refused is None
+    assert "of its labels are the same" in str(found["int8"].refused)
+    assert all(row.one > 0 and row.batch > 0 for row in found.values())
+
+
+def test_the_command_writes_by_the_files_ending(run: Run, tmp_path: Path) -> None:
+    invoke = CliRunner().invoke
+    told = invoke(app, ["export", str(run.path), "--out", str(tmp_path / "model.pt2")])
+    assert told.exit_code == 0, told.output
+    assert "calibration error" in told.output
+    torch.export.load(tmp_path / "model.pt2")
+    half = ["export", str(run.path), "--out", str(tmp_path / "m.pt2"), "--precision", "fp16"]
+    assert "in fp32, not fp16" in str(invoke(app, half).exception)
+    assert "give --data" in str(invoke(app, ["export", str(run.path), "--compare"]).exception)
+    assert "did you mean 'onnx'" in str(
+        invoke(app, ["export", str(run.path), "--format", "onx"]).exception
+    )
 
 
 @pytest.mark.parametrize("truth", [0.5, 1.0, 2.5])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,17 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import mien
+from mien.detection import MAPPINGS, Found, Mapping
 from mien.errors import DataError, RunError
 from mien.inference import Classifier, files
 from mien.inference.classifier import PACKAGED
 
 
-def brightness(channels: int = 1) -> bytes:
-    """A model that says 'bright' with the mean of an image of 4 x 4 pixels as its probability."""
+def brightness(channels: int = 1, attends: bool = False, **more: str) -> bytes:
+    """A model that says 'bright' with the mean of an image of 4 x 4 pixels as its probability.
+
+    With `attends` it also gives each pixel's brightness as its attention.
+    """
     shape = ["N", 4, 4] + ([3] if channels == 3 else [])
     axes = list(range(1, len(shape)))
     nodes = [
@@ -39,15 +45,19 @@ def brightness(channels: int = 1) -> bytes:
         helper.make_tensor("full", TensorProto.FLOAT, [], [255.0]),
         helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])]
+    if attends:
+        nodes.append(helper.make_node("Div", ["pixels", "full"], ["attention"]))
+        outputs.append(helper.make_tensor_value_info("attention", TensorProto.FLOAT, shape))
     graph = helper.make_graph(
         nodes,
         "brightness",
         [helper.make_tensor_value_info("images", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])],
+        outputs,
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    facts = {"classes": '["dark", "bright"]', "size": "4", "channels": str(channels)}
+    facts = {"classes": '["dark", "bright"]', "size": "4", "channels": str(channels)} | more
     helper.set_model_props(model, facts)
     return model.SerializeToString()
 
@@ -183,7 +193,7 @@ def test_a_file_that_is_no_model_of_ours_is_refused(tmp_path: Path) -> None:
 
 def test_the_packaged_model_is_small_and_knows_the_seven_expressions() -> None:
     assert PACKAGED.stat().st_size < 10 * 2**20
-    model = mien.load()
+    model = mien.load(detector="none")
     assert set(model.classes) == set(mien.CLASSES)
     (face,) = model.predict(mien.draw_faces(21).images[0])
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
@@ -196,3 +206,127 @@ def test_the_packaged_model_needs_no_torch(tmp_path: Path) -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+class Points:
+    """A detector that has been told where the faces are."""
+
+    def __init__(self, *found: Found, name: str = "points") -> None:
+        self.found, self.name = list(found), name
+
+    def __call__(self, picture: np.ndarray) -> list[Found]:
+        return self.found
+
+
+def two_faces() -> np.ndarray:
+    picture = np.zeros((40, 60), np.uint8)
+    picture[10:20, 30:40] = 255
+    return picture
+
+
+def test_faces_are_found_by_the_detector_and_none_is_an_empty_list() -> None:
+    finds = Points(Found((0, 0, 20, 20), 0.7, None), Found((30, 10, 10, 10), 0.9, None))
+    model = Classifier(brightness(), detector=finds)
+    dark, bright = model.predict(two_faces())
+    assert (dark.label, dark.box, dark.detection) == ("dark", (0, 0, 20, 20), 0.7)
+    assert (bright.label, bright.box, bright.detection) == ("bright", (30, 10, 10, 10), 0.9)
+    assert model.predict(two_faces(), largest=True) == [dark]
+    assert model.predict(two_faces(), boxes=[(30, 10, 10, 10)])[0].detection is None
+    finds.found = []
+    assert model.predict(two_faces()) == []
+    assert model.predict([two_faces()] * 2) == [[], []]
+
+
+def test_a_detectors_box_becomes_the_crop_that_training_images_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(MAPPINGS, "cascade", Mapping(side=2.0, right=0.0, down=0.5))
+    finds = Points(Found((30, 0, 10, 10), 1.0, None), name="cascade")
+    model = Classifier(brightness(), detector=finds)
+    (face,) = model.predict(two_faces())
+    assert face.box == (25, 0, 20, 20)  # the middle (35, 10)
+    assert face.probabilities["bright"] == pytest.approx(0.25, abs=1e-3)
+    # What is said of the box by itself is the same.
+    assert model.predict(two_faces(), boxes=[face.box])[0].probabilities == face.probabilities
+    finds.found = [Found((30, 25, 20, 10), 1.0, None)]
+    assert model.predict(two_faces())[0].box == (30, 25, 20, 15)  # cut at the border
+
+
+def test_a_tilted_face_is_turned_by_its_eyes() -> None:
+    picture = np.zeros((60, 60), np.uint8)
+    picture[:, 28:32] = 255  # an upright bar, seen by a model that wants it to lie
+    bar = Found((20, 20, 20, 20), 1.0, ((30.0, 20.0), (30.0, 40.0)))
+    model = Classifier(brightness(attends=True), detector=Points(bar))
+    seen: list[np.ndarray] = []
+    model.predict_proba = lambda crops: seen.append(crops) or np.ones((len(crops), 2))  # type: ignore[method-assign,func-returns-value]
+    model.predict(picture)
+    rows, columns = seen[0][0].mean(1), seen[0][0].mean(0)
+    assert rows[1:3].min() > 100 > rows[[0, 3]].max()
+    assert np.ptp(columns) < 20
+
+
+def test_an_answer_below_the_threshold_is_not_known() -> None:
+    model = Classifier(brightness(threshold="0.75"))
+    assert model.threshold == 0.75
+    surer, unsure = (np.full((4, 4), level, np.uint8) for level in (204, 178))
+    assert model.predict(surer)[0].known
+    assert not model.predict(unsure)[0].known
+    assert model.predict(unsure, min_probability=0.69)[0].known
+    assert not model.predict(surer, min_probability=0.9)[0].known
+    assert Classifier(brightness()).predict(unsure)[0].known
+
+
+def test_attention_is_the_files_own_map_or_none(model: Classifier) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (70, 4, 4)).astype(np.uint8)
+    found = Classifier(brightness(attends=True)).attention(images)
+    assert found is not None
+    np.testing.assert_allclose(found, images / 255, atol=1e-6)
+    assert model.attention(images) is None
+
+
+def test_a_model_is_called_by_its_run_or_its_bytes() -> None:
+    assert Classifier(brightness(run="plain-1", precision="fp16")).name == "plain-1 fp16"
+    names = {Classifier(brightness(channels)).name for channels in (1, 1, 3)}
+    assert len(names) == 2
+
+
+def test_load_takes_a_detector_by_name_or_as_it_is_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path))
+    finds = Points()
+    assert mien.load(detector=finds).detector is finds
+    assert mien.load(detector="none").detector is None
+    automatic = mien.load().detector
+    assert automatic is not None
+    assert automatic.name == "cascade"
+    with pytest.raises(DataError, match="no detector 'nine'"):
+        mien.load(detector="nine")
+
+
+def test_a_bomb_of_an_image_is_refused_before_it_is_decoded(
+    model: Classifier, tmp_path: Path
+) -> None:
+    side = 30_000  # 900 million pixels in under a megabyte
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    for picture in (bomb, tmp_path / "bomb.png"):
+        with pytest.raises(DataError, match="million pixels"):
+            model.predict(picture)
+
+
+def test_a_photo_taken_sideways_is_turned_upright_first() -> None:
+    pixels = np.zeros((20, 40), np.uint8)
+    pixels[:, :20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: the left half becomes the upper one
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", exif=exif)
+    model = Classifier(brightness())
+    upper, lower = model.predict(stream.getvalue(), boxes=[(0, 0, 20, 20), (0, 20, 20, 20)])
+    assert (upper.label, lower.label) == ("bright", "dark")

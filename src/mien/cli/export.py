@@ -3,40 +3,125 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from mien.cli.app import SkipBad, app, next_step
+from mien.errors import DataError
+
+if TYPE_CHECKING:
+    from mien.data import FaceSet
+    from mien.runs.run import Run
+
+FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 
 
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("model.onnx"),
+    out: Annotated[
+        Path | None, typer.Option(help="The file: .onnx, or .pt2 for torch.export.")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="onnx or torch. Default: by the file's ending.")
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(help="fp32; fp16: weights stored in half the space; int8: needs --data."),
     ] = "fp32",
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Also give a map of where the model looks.")
+    ] = False,
+    accuracy: Annotated[
+        float | None, typer.Option(help="Only answer where so many answers are right, as 0.8.")
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="Only answer for this share of images, the surest.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Write nothing; compare the precisions on --data.")
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(help="The run's data set: int8 is calibrated on it, and parity checked."),
     ] = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Write a trained model as ONNX, once it is seen to give what the run gives.
+    """Write a trained model as ONNX or torch.export, once it is seen to give what the run gives.
 
     Example: mien export runs/RUN --out model.onnx --precision fp16 --data .data/fer2013
     """
     from mien.data import read, roles
-    from mien.export import export_onnx
+    from mien.export import export_onnx, export_program
     from mien.runs.run import Run
+    from mien.runs.settings import unknown
 
+    opened = Run.open(run)
     faces = roles(read(data, skip_bad=skip_bad))[0] if data else None
-    found = export_onnx(Run.open(run), out, precision=precision, faces=faces)
+    if compare:
+        _compare(opened, faces)
+        next_step(f"mien export {run} --precision fp16 --data {data}")
+        return
+    if format_ is None:
+        format_ = "torch" if out and out.suffix == FORMATS["torch"] else "onnx"
+    if format_ not in FORMATS:
+        raise DataError(unknown("format", format_, FORMATS))
+    out = out or Path(f"model{FORMATS[format_]}")
+    wishes: dict[str, Any] = {"attention": attention, "accuracy": accuracy, "coverage": coverage}
+    if format_ == "torch":
+        if precision != "fp32":
+            raise DataError(f"torch.export is written in fp32, not {precision}; export ONNX for it")
+        found = export_program(opened, out, faces=faces, **wishes)
+    else:
+        found = export_onnx(opened, out, precision=precision, faces=faces, **wishes)
     print(
         f"{out}: {found['bytes'] / 2**20:.2f} MiB, {precision}; on {found['images']:,} images "
         f"{100 * found['same_labels']:.2f} % of labels are the run's, and no probability differs "
-        f"by more than {found['largest_difference']:.1g}; temperature {found['temperature']:.2f}"
+        f"by more than {found['largest_difference']:.1g}"
     )
-    next_step(f"mien predict PHOTOS --run {out}")
+    if found["calibration"]:
+        print(_calibration(found["calibration"]))
+    if format_ == "onnx":
+        next_step(f"mien predict PHOTOS --run {out}")
+    else:
+        next_step(f"python -c \"import torch; print(torch.export.load('{out}'))\"")
+
+
+def _calibration(found: dict[str, Any]) -> str:
+    """What the probabilities are worth, in words."""
+    text = (
+        f"temperature {found['temperature']:.2f}: calibration error {found['error_before']:.3f} "
+        f"before, {found['error_after']:.3f} after, on {found['images']:,} images in "
+        f"{found['folds']} folds it was not fitted on"
+    )
+    if threshold := found["threshold"]:
+        low, high = threshold["interval"]
+        text += (
+            f"; answers from {threshold['value']:.3f} on: {100 * threshold['coverage']:.1f} % of "
+            f"images, {100 * threshold['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}] of "
+            "them right, likewise"
+        )
+    return text
+
+
+def _compare(run: Run, faces: FaceSet | None) -> None:
+    from mien.export import compare_precisions
+
+    if faces is None:
+        raise DataError("precisions are compared on the images of a data set: give --data")
+    table = Table("precision", "MiB", "ms, 1 image", "ms, each of 64", "accuracy", "labels", "file")
+    for row in compare_precisions(run, faces):
+        right = row.parity.accuracy
+        table.add_row(
+            row.precision,
+            f"{row.bytes / 2**20:.2f}",
+            f"{row.one:.2f}",
+            f"{row.batch:.2f}",
+            "unknown" if right is None else f"{100 * right:.2f} %",
+            f"{100 * row.parity.same_labels:.2f} % the run's",
+            "refused: " + row.refused if row.refused else "passes",
+        )
+    Console().print(table)

@@ -1,4 +1,4 @@
-"""Commands of one model: train, pretrain, recipes, predict."""
+"""Commands of one model: train, pretrain, recipes."""
 
 from __future__ import annotations
 
@@ -152,52 +152,10 @@ def recipes() -> None:
     """
     from mien.study.scales import recipes as known
 
-    table = Table("recipe", "model", "pixels", "stride", "epochs", "batch", "optimiser", "rate")
+    table = Table(
+        "recipe", "model", "pixels", "epochs", "optimiser", "rate", box=None, pad_edge=False
+    )
     for name, r in known().items():
-        table.add_row(
-            name,
-            r.title,
-            str(r.image_size),
-            str(r.stride),
-            str(r.epochs),
-            str(r.batch_size),
-            r.optimiser,
-            f"{r.lr:g}",
-        )
+        numbers = str(r.image_size), str(r.epochs), r.optimiser, f"{r.lr:g}"
+        table.add_row(name, r.title, *numbers)
     Console().print(table)
-
-
-@app.command()
-def predict(
-    images: Annotated[list[Path], typer.Argument(help="Pictures of faces, or folders of them.")],
-    run: Annotated[
-        Path | None,
-        typer.Option(help="A finished run, or a file of `mien export`. Default: the packaged one."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
-    device: Device = None,
-    skip_bad: SkipBad = False,
-) -> None:
-    """Write image, label and the probability of each class for pictures of faces.
-
-    Example: mien predict PHOTOS --out predictions.csv
-    """
-    if run is not None and run.is_dir():
-        from mien.runs.run import Run
-        from mien.training.predict import predict_files
-
-        n = predict_files(Run.open(run), images, out, device=device or "cpu", skip_bad=skip_bad)
-    else:
-        from mien.inference import load, write_predictions
-
-        model = load(run)
-        n = write_predictions(
-            images,
-            out,
-            model.predict_proba,
-            classes=model.classes,
-            size=model.size,
-            channels=model.channels,
-            skip_bad=skip_bad,
-        )
-    print(f"{n:,} images: {out}")

@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 
+def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """``softmax(log p / T)``, float64 ``[N, C]``, of probabilities ``[N, C]``."""
+    raised = probabilities.astype(np.float64) ** (1 / temperature)
+    return raised / raised.sum(1, keepdims=True)
+
+
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The temperature T that makes ``softmax(log p / T)`` most likely (Guo and others, 2017).
 

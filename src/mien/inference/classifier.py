@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mien.detection import MAPPINGS, Detector, crop, training_box
+from mien.detection import detector as detector_named
+from mien.detection.boxes import checked
+from mien.detection.found import Box, Eyes
 from mien.errors import DataError, RunError
 from mien.pixels import decode, from_pillow, letterbox, to_channels
 
@@ -30,14 +37,29 @@ class Face:
 
     Attributes
     ----------
-    box : x, y, width and height in pixels of the picture
+    box : x, y, width and height in pixels of the picture: what the model looked at. Of a face that
+        a detector found it is the crop that the training images would show, cut at the border.
     label : the class with the largest probability
     probabilities : of each class, summing to 1
+    detection : how sure the detector is that this is a face, 0 to 1; None without a detector
+    known : False where the largest probability is too small to give an answer
     """
 
-    box: tuple[int, int, int, int]
+    box: Box
     label: str
     probabilities: dict[str, float]
+    detection: float | None = None
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a face is, and in which picture of those asked for."""
+
+    picture: int
+    box: Box
+    eyes: Eyes | None = None
+    detection: float | None = None
 
 
 class Classifier:
@@ -47,12 +69,16 @@ class Classifier:
     ----------
     source : the file, or its bytes
     threads : of ONNX Runtime; 0 takes every core
+    detector : finds the faces of a picture; None takes each picture as one face
 
     Attributes
     ----------
     classes : names in the order of the probabilities
     size, channels : of the square images it takes
     metadata : all that the file says of itself, such as its run, recipe, data and temperature
+    name : of the run and its precision, or a digest where the file does not say its run
+    threshold : the probability below which an answer is not known; 0 where the file has none
+    detector : as given
 
     Raises
     ------
@@ -60,7 +86,9 @@ class Classifier:
         if the file is not there, is no ONNX model, or was not written by `mien export`.
     """
 
-    def __init__(self, source: Path | str | bytes, threads: int = 0) -> None:
+    def __init__(
+        self, source: Path | str | bytes, threads: int = 0, detector: Detector | None = None
+    ) -> None:
         import onnxruntime
 
         name = "the model" if isinstance(source, bytes) else str(source)
@@ -82,11 +110,15 @@ class Classifier:
         try:
             self.classes = tuple(json.loads(self.metadata["classes"]))
             self.size, self.channels = int(self.metadata["size"]), int(self.metadata["channels"])
+            self.threshold = float(self.metadata.get("threshold", 0))
         except (KeyError, ValueError) as error:
             raise RunError(
                 f"{name}: does not say its classes and image size ({error}); write it with "
                 "`mien export RUN`"
             ) from error
+        self.detector = detector
+        said = [self.metadata[key] for key in ("run", "precision") if key in self.metadata]
+        self.name = " ".join(said) if said else sha256(content).hexdigest()[:12]
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 ``[N, C]``, of square images of the model's own size.
@@ -100,32 +132,56 @@ class Classifier:
         DataError
             for images of another kind or shape.
         """
+        return self._run("probabilities", images, (len(self.classes),))
+
+    def attention(self, images: np.ndarray) -> np.ndarray | None:
+        """Where the model looks in square images of its own size: float32 ``[N, h, w]``, 0 to 1.
+
+        None where the file was written without such a map; ``metadata["attention"]`` says what the
+        map is. `images` and errors as of `predict_proba`.
+        """
+        shape = next((o.shape for o in self._session.get_outputs() if o.name == "attention"), None)
+        return None if shape is None else self._run("attention", images, tuple(shape[1:]))
+
+    def _run(self, output: str, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """One output for all images, in batches; of none it has the shape ``[0, *shape]``."""
         wanted = (self.size, self.size, *([3] if self.channels == 3 else []))
         if images.dtype != np.uint8 or images.shape[1:] != wanted:
             raise DataError(
                 f"images are {images.dtype} {list(images.shape)}, and the model takes uint8 "
                 f"[N, {', '.join(map(str, wanted))}]; predict() brings pictures to that size"
             )
+        if not len(images):
+            return np.zeros((0, *shape), np.float32)
         parts = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
-        found = [self._session.run(["probabilities"], {"images": part})[0] for part in parts]
-        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *found])
+        return np.concatenate([self._session.run([output], {"images": p})[0] for p in parts])
 
     def predict(
-        self, images: Picture | Sequence[Picture], boxes: Any = None
+        self,
+        images: Picture | Sequence[Picture],
+        boxes: Any = None,
+        *,
+        largest: bool = False,
+        min_probability: float | None = None,
     ) -> list[Face] | list[list[Face]]:
-        """The expressions of faces in one picture, or in each of a list of pictures.
+        """The expressions of the faces in one picture, or in each of a list of pictures.
 
         Parameters
         ----------
         images : a picture or a list of them, each a uint8 array ``[H, W]`` or RGB ``[H, W, 3]``, a
             PIL image, a path, or the bytes of a file. An array ``[N, H, W, 3]`` is a list too.
         boxes : the faces of the picture as x, y, width and height in pixels, ``[n, 4]``; a list of
-            these for a list of pictures. None takes each picture as one face.
+            these for a list of pictures. None has the detector find them, and without a detector
+            takes each picture as one face.
+        largest : of the faces that the detector finds, take the largest only
+        min_probability : the probability from which on a face is `known`; None takes the model's
+            own threshold
 
         Returns
         -------
         list of `Face`
-            in the order of the boxes; for a list of pictures, a list of those lists.
+            in the order of the boxes, or the largest first; empty where no face was found. For a
+            list of pictures, a list of those lists.
 
         Raises
         ------
@@ -145,26 +201,54 @@ class Classifier:
                 f"{len(pictures)} pictures and {len(given)} lists of boxes; give one of each, with "
                 "an empty list where there is no face"
             )
+        least = self.threshold if min_probability is None else min_probability
         crops, places = [], []
         for number, (picture, own) in enumerate(zip(pictures, given, strict=True)):
             pixels, name = self._pixels(picture, f"picture {number}")
-            for box in _checked(own, pixels, name):
-                x, y, width, height = box
-                crops.append(letterbox(pixels[y : y + height, x : x + width], self.size))
-                places.append((number, box))
+            for place in self._places(number, pixels, name, own, largest):
+                face = to_channels(crop(pixels, place.box, place.eyes), self.channels)
+                crops.append(letterbox(face, self.size))
+                places.append(place)
         found: list[list[Face]] = [[] for _ in pictures]
         if crops:
-            for (number, box), row in zip(places, self.predict_proba(np.stack(crops)), strict=True):
-                chances = dict(zip(self.classes, map(float, row), strict=True))
-                found[number].append(Face(box, self.classes[int(row.argmax())], chances))
+            for place, row in zip(places, self.predict_proba(np.stack(crops)), strict=True):
+                best = int(row.argmax())
+                found[place.picture].append(
+                    Face(
+                        place.box,
+                        self.classes[best],
+                        dict(zip(self.classes, map(float, row), strict=True)),
+                        place.detection,
+                        bool(row[best] >= least),
+                    )
+                )
         return found if several else found[0]
 
+    def _places(
+        self, number: int, pixels: np.ndarray, name: str, boxes: Any, largest: bool
+    ) -> list[_Place]:
+        """Where the faces of a picture are."""
+        if boxes is not None:
+            return [_Place(number, box) for box in checked(boxes, pixels.shape, name)]
+        if self.detector is None:
+            return [_Place(number, (0, 0, pixels.shape[1], pixels.shape[0]))]
+        mapping = MAPPINGS.get(self.detector.name)  # a detector of the user's own has none
+        return [
+            _Place(
+                number,
+                training_box(face.box, mapping, pixels.shape) if mapping else face.box,
+                face.eyes,
+                face.score,
+            )
+            for face in self.detector(pixels)[: 1 if largest else None]
+        ]
+
     def _pixels(self, picture: Any, name: str) -> tuple[np.ndarray, str]:
-        """A picture as an array of the model's channels, and what messages call it."""
+        """A picture as an array, and what messages call it."""
         if isinstance(picture, str | Path):
-            return decode(Path(picture), str(picture), self.channels), str(picture)
+            return decode(Path(picture), str(picture)), str(picture)
         if isinstance(picture, bytes):
-            return decode(picture, name, self.channels), name
+            return decode(picture, name), name
         if isinstance(picture, np.ndarray):
             colours = picture.shape[2:] in ((), (3,)) and picture.ndim in (2, 3)
             if picture.dtype != np.uint8 or not colours or 0 in picture.shape:
@@ -172,43 +256,56 @@ class Classifier:
                     f"{name}: is {picture.dtype} {list(picture.shape)}; give uint8 [H, W] or RGB "
                     "[H, W, 3]"
                 )
-            return to_channels(picture, self.channels), name
+            return picture, name
         if hasattr(picture, "getexif"):
-            return to_channels(from_pillow(picture), self.channels), name
+            return from_pillow(picture), name
         raise DataError(
             f"{name}: is a {type(picture).__name__}; give an array, a PIL image, a path or bytes"
         )
 
 
-def _checked(boxes: Any, pixels: np.ndarray, name: str) -> list[tuple[int, int, int, int]]:
-    """Boxes as whole numbers within the picture; all of it where none are given."""
-    height, width = pixels.shape[:2]
-    if boxes is None:
-        return [(0, 0, width, height)]
-    try:
-        rows = np.asarray(boxes, np.float64).reshape(len(boxes), 4)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: boxes must be [n, 4]: x, y, width, height") from error
-    whole = []
-    for row in rows:
-        shown = ", ".join(f"{value:g}" for value in row)
-        if not np.isfinite(row).all():
-            raise DataError(f"{name}: box ({shown}) has no place in a picture")
-        x, y, w, h = (round(value) for value in row)
-        if min(w, h) < 1:
-            raise DataError(f"{name}: box ({shown}) is empty")
-        if min(x, y) < 0 or x + w > width or y + h > height:
-            raise DataError(
-                f"{name}: box ({shown}) reaches outside the picture of {width}x{height} pixels; "
-                "cut it at the border"
-            )
-        whole.append((x, y, w, h))
-    return whole
+def load(
+    source: Path | str | None = None, *, detector: str | Detector = "auto", threads: int = 0
+) -> Classifier:
+    """Load a model of expressions; without a source, the one that comes in the package.
 
+    Parameters
+    ----------
+    source : an ONNX file of `mien export`, or the folder of a finished run, which is exported into
+        memory (needs ``mien[train]``)
+    detector : what finds faces in pictures: the name of a detector, a detector itself (such as
+        ``mien.detection.detector("yunet", "yunet.onnx")``), or ``"none"`` where every picture is a
+        crop of one face. ``"auto"`` takes the best that is there; ``load().detector.name`` says
+        which it was.
+    threads : of ONNX Runtime; 0 takes every core
 
-def load(source: Path | str | None = None, *, threads: int = 0) -> Classifier:
-    """Load a model of expressions; without a file, the one that comes in the package.
+    Raises
+    ------
+    RunError, DataError
+        if the model or the detector is not there or cannot be used.
 
-    Example: ``mien.load().predict("face.jpg")``
+    Example: ``mien.load().predict("photo.jpg")``
     """
-    return Classifier(source or PACKAGED, threads)
+    finds = None if detector == "none" else detector
+    if isinstance(finds, str):
+        finds = detector_named(finds, threads=threads)
+    content = _exported(Path(source)) if source and Path(source).is_dir() else source or PACKAGED
+    return Classifier(content, threads, finds)
+
+
+def _exported(run: Path) -> bytes:
+    """The ONNX file of a finished run."""
+    from mien.runs.run import Run
+
+    finished = Run.open(run)
+    try:
+        # By name, since it is on a higher floor: this room needs neither it nor torch for files.
+        export_onnx = import_module("mien.export").export_onnx
+    except ModuleNotFoundError as error:
+        raise RunError(
+            f"{run}: a run folder is exported with PyTorch, which is not installed ({error.name}); "
+            "install mien[train], or give the ONNX file of `mien export`"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(finished, Path(folder) / "model.onnx")
+        return (Path(folder) / "model.onnx").read_bytes()

@@ -6,19 +6,18 @@ import csv
 import io
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mien.data.layout import SUFFIXES
 from mien.errors import DataError
-from mien.pixels import decode, letterbox
+from mien.inference.pictures import decoded, listed
+from mien.pixels import letterbox
 from mien.runs.atomic import write_text
 
 AT_ONCE = 256
-"""Pictures that are decoded while as many are looked at, so that memory does not grow with them."""
+"""Pictures that are looked at together."""
 
 
 def write_predictions(
@@ -56,57 +55,37 @@ def write_predictions(
     RunError
         if the CSV cannot be written.
     """
-    files = list(dict.fromkeys(file for path in images for file in _pictures(path)))
-    if not files:
+    pictures = {picture.source: picture for picture in listed(images)}
+    if not pictures:
         raise DataError(f"{', '.join(map(str, images))}: no picture found")
-    times = Counter(file.name for file in files)
+    times = Counter(Path(file).name for file in map(str, pictures))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["image", "label", *classes])
     done = 0
-    for part in _decoded(files, size, channels, skip_bad):
-        if not part:
-            continue
-        for file, row in zip(part, predict_proba(np.stack(list(part.values()))), strict=True):
+    waiting: list[tuple[Path, np.ndarray]] = []
+
+    def write() -> None:
+        crops = np.stack([crop for _, crop in waiting])
+        for (file, _), row in zip(waiting, predict_proba(crops), strict=True):
             name = file.name if times[file.name] == 1 else str(file)
             writer.writerow([name, classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
-        done += len(part)
+
+    for picture, pixels in decoded(pictures.values(), channels):
+        if isinstance(pixels, DataError):
+            if not skip_bad:
+                raise pixels
+            continue
+        waiting.append((Path(str(picture.source)), letterbox(pixels, size)))
+        done += 1
+        if len(waiting) == AT_ONCE:
+            write()
+            waiting.clear()
+    if waiting:
+        write()
     if not done:
-        raise DataError(f"{', '.join(map(str, images))}: none of {len(files)} files can be read")
-    if done < len(files):
-        print(f"left out {len(files) - done:,} unreadable files", file=sys.stderr)
+        raise DataError(f"{', '.join(map(str, images))}: none of {len(pictures)} files can be read")
+    if done < len(pictures):
+        print(f"left out {len(pictures) - done:,} unreadable files", file=sys.stderr)
     write_text(out, table.getvalue())
     return done
-
-
-def _decoded(
-    files: Sequence[Path], size: int, channels: int, skip_bad: bool
-) -> Iterator[dict[Path, np.ndarray]]:
-    """The pictures part by part, each decoded while the one before it is being looked at."""
-
-    def one(file: Path) -> np.ndarray | None:
-        try:
-            return letterbox(decode(file, str(file), channels=channels), size)
-        except DataError:
-            if skip_bad:
-                return None
-            raise
-
-    with ThreadPoolExecutor() as pool:
-        parts = [files[first : first + AT_ONCE] for first in range(0, len(files), AT_ONCE)]
-        try:
-            coming = [pool.submit(one, file) for file in parts[0]]
-            for part, after in zip(parts, [*parts[1:], []], strict=True):
-                now, coming = coming, [pool.submit(one, file) for file in after]
-                found = zip(part, (future.result() for future in now), strict=True)
-                yield {file: pixels for file, pixels in found if pixels is not None}
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _pictures(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder")
-    return [path]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from mien.errors import RecipeError
+from mien.models import gating
 from mien.models.layers import convolution
 
 ATTENTIONS = ("none", "cbam", "se", "eca")
@@ -61,37 +60,6 @@ def mean(x: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:
     return total / (x.numel() // total.numel())
 
 
-class MaxAndMean(torch.autograd.Function):
-    """The maximum and the mean of a map over some of its dimensions, kept with size 1.
-
-    The values and gradients are those of `amax` and `mean` (equal maxima share the gradient
-    evenly). Autograd's own backward of the two reads and writes the map many times, through slow
-    boolean and mixed-type kernels, and was most of what CBAM cost on a CPU; here it is a
-    comparison, a sum, and two steps in place.
-    """
-
-    @staticmethod
-    def forward(x: torch.Tensor, dim: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-        return x.amax(dim, keepdim=True), mean(x, dim)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        x, ctx.dim = inputs
-        ctx.save_for_backward(x, output[0])
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, maximum_grad: torch.Tensor, mean_grad: torch.Tensor
-    ) -> tuple[torch.Tensor, None]:
-        x, maximum = ctx.saved_tensors
-        is_maximum = torch.empty_like(x)
-        torch.eq(x, maximum, out=is_maximum)  # 0 and 1 in the map's own type
-        maximum_grad = maximum_grad / is_maximum.sum(ctx.dim, keepdim=True)
-        mean_grad = mean_grad / (x.numel() // maximum.numel())
-        return is_maximum.mul_(maximum_grad).add_(mean_grad), None
-
-
 class CBAM(nn.Module):
     """Convolutional block attention module (Woo et al. 2018): what to look at, then where.
 
@@ -121,27 +89,38 @@ class CBAM(nn.Module):
         nn.init.zeros_(self.norm.weight)
         nn.init.constant_(self.norm.bias, start)
 
-    def channel_gate(self, x: torch.Tensor) -> torch.Tensor:
-        """Weights of the channels, ``[N, C, 1, 1]`` in (0, 1)."""
-        pooled = torch.cat(MaxAndMean.apply(x, (2, 3)), 2).flatten(2).mT  # [N, 2, C]
-        return self.fc2(F.relu(self.fc1(pooled))).sum(1).sigmoid()[:, :, None, None]
+    def channel_logits(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Weights of the channels before the sigmoid, ``[N, C]``, of ``[N, 2, C]``."""
+        return self.fc2(F.relu(self.fc1(pooled))).sum(1)
 
-    def spatial_gate(self, x: torch.Tensor) -> torch.Tensor:
-        """Weights of the places, ``[N, 1, H, W]`` in (0, 1), of a map scaled by its channels."""
-        pooled = torch.cat(MaxAndMean.apply(x, (1,)), 1)
+    def spatial_gate(self, planes: torch.Tensor) -> torch.Tensor:
+        """Weights of the places, ``[N, 1, H, W]`` in (0, 1), of ``[N, 2, H, W]``."""
         # Two planes cost nothing in float32, and CPUs convolve so few in bfloat16 far slower.
-        with torch.autocast(x.device.type, enabled=False):
-            gate = self.norm(self.conv(pooled.to(self.conv.weight.dtype))).sigmoid()
-        return gate.to(x.dtype)
+        with torch.autocast(planes.device.type, enabled=False):
+            return self.norm(self.conv(planes.to(self.conv.weight.dtype))).sigmoid()
+
+    def plain(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The gate of the channels, the map so scaled, and the gate of the places."""
+        pooled = torch.stack((x.amax((2, 3)), mean(x, (2, 3)).flatten(1)), 1)
+        channel = self.channel_logits(pooled).sigmoid().to(x.dtype)[:, :, None, None]
+        scaled = x * channel
+        planes = torch.cat((scaled.amax(1, keepdim=True), mean(scaled, (1,))), 1)
+        return channel, scaled, self.spatial_gate(planes).to(x.dtype)
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both gates of a map ``[N, C, H, W]``: ``[N, C, 1, 1]`` and ``[N, 1, H, W]``."""
-        channel = self.channel_gate(x)
-        return channel, self.spatial_gate(x * channel)
+        channel, _, place = self.plain(x)
+        return channel, place
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x * self.channel_gate(x)
-        return x * self.spatial_gate(x)
+        wanted = torch.is_grad_enabled() and x.requires_grad
+        if wanted and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            x, pooled = gating.pool(x)
+            x, planes = gating.scale(x, self.channel_logits(pooled).to(x.dtype))
+            return gating.place(x, self.spatial_gate(planes).to(x.dtype))
+        # Compilers fuse the plain form, and exporters know its parts.
+        _, scaled, place = self.plain(x)
+        return scaled * place
 
 
 class SE(nn.Module):

@@ -11,6 +11,7 @@ from mien import plots
 from mien.plots.style import blank_figure, figure_of
 from mien.report.balancing import balance_figures
 from mien.report.drawing import Figure
+from mien.report.explaining import explanation_figures
 from mien.report.results import (
     Model,
     Results,
@@ -45,6 +46,7 @@ def all_figures(results: Results, sheets: Sheets) -> dict[str, Figure]:
         figures += recalls(results, split)
         figures += accuracies(results, split)
         figures += costs(results, split)
+    figures += explanation(results, sheets)
     return {figure.name: figure for figure in figures}
 
 
@@ -119,10 +121,18 @@ def features(results: Results, sheets: Sheets) -> Iterator[Figure]:
 
 def generator(results: Results, sheets: Sheets) -> Iterator[Figure]:
     """Generated faces beside real ones, and how the generator was trained."""
-    prefix = "balance_"
-    pictures = {k.removeprefix(prefix): v for k, v in sheets.items() if k.startswith(prefix)}
-    if results.get("balance") and pictures:
+    if results.get("balance") and (pictures := _of(sheets, "balance_")):
         yield from balance_figures(results["balance"], pictures)
+
+
+def explanation(results: Results, sheets: Sheets) -> Iterator[Figure]:
+    """What the best CBAM model looks at."""
+    if results.get("explanation") and (pictures := _of(sheets, "explanation_")):
+        yield from explanation_figures(results["explanation"], pictures)
+
+
+def _of(sheets: Sheets, prefix: str) -> Sheets:
+    return {k.removeprefix(prefix): v for k, v in sheets.items() if k.startswith(prefix)}
 
 
 # --- the models ---------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ def render(results: Results, tables: dict[str, Table], figures: dict[str, Figure
         main=main_split(results),
         one_seed=len(seeds(results)) < 2,
         balance=results.get("balance"),
+        explanation=results.get("explanation"),
         searches=searches(results),
         validations=validations(results),
         **{"named": named, "scale": scale(results), "scheme_of": scheme_of},

@@ -6,6 +6,7 @@ from mien.report import inputs, merits, price, provenance, published
 from mien.report.audited import audit_tables
 from mien.report.balancing import balance_tables
 from mien.report.comparisons import validation_tables
+from mien.report.explaining import faithfulness
 from mien.report.results import Results, context, evaluated_splits, main_split
 from mien.report.searches import search_tables
 from mien.report.table import Table
@@ -47,6 +48,7 @@ def all_tables(results: Results) -> dict[str, Table]:
         price.cost(results),
         price.learning(results),
         price.price_of_attention(results),
+        *([faithfulness(looks, context(results))] if (looks := results.get("explanation")) else []),
         *search_tables(results),
         *validation_tables(results),
         published.contradictions(results),

@@ -21,6 +21,7 @@ from mien.models.cost import cost, outline
 from mien.runs.atomic import write_json, write_text
 from mien.runs.environment import hardware, versions
 from mien.runs.run import Run, find_finished, run_name
+from mien.study.explaining import explain_best
 from mien.study.scales import Planned, Scale
 from mien.study.sheets import write_sheets
 from mien.training import predict_splits
@@ -101,12 +102,16 @@ class StudyResults:
             trained = {planned.key: run for planned, run in found if run is not None}
             for run in trained.values():
                 run.write_record(self.out / "records")
+            results["explanation"], pictures = explain_best(
+                trained, self.faces[self.parts.validation], 1 if self.scale.toy else 6
+            )
             write_sheets(
                 self.out / "sheets.npz",
                 self.train,
                 self.plan[0].recipe,
                 trained,
-                self.balance_sheets,
+                {f"balance_{name}": images for name, images in self.balance_sheets.items()}
+                | {f"explanation_{name}": images for name, images in pictures.items()},
             )
         write_json(self.out / "results.json", _plain(results))
 

@@ -83,7 +83,7 @@ def write_sheets(
     faces: FaceSet,
     recipe: Recipe,
     trained: Mapping[str, Run],
-    balance: Mapping[str, np.ndarray],
+    others: Mapping[str, np.ndarray],
 ) -> None:
     """Write ``sheets.npz`` with the arrays that the figures with pictures are drawn from.
 
@@ -93,7 +93,7 @@ def write_sheets(
     recipe : its image size is that of the resized step (224 where the networks read 48 pixels, so
         that the paper's step can be seen)
     trained : finished runs by key; those without weights (records) have no feature maps
-    balance : the sheets of a generator, as `balance_classes` gives them
+    others : the pictures of a generator and of an explanation, by the names they are read by
     """
     samples = sample_images(faces, SAMPLES)
     followed = samples[:STEPS, 0]
@@ -105,7 +105,7 @@ def write_sheets(
     for key, run in trained.items():
         if run.weights_path.exists():
             arrays[f"features_{key}"] = feature_maps(run, followed[0])
-    arrays |= {f"balance_{name}": images for name, images in balance.items()}
+    arrays |= others
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     save_with(path, lambda file: file.write(buffer.getvalue()))

@@ -1,0 +1,99 @@
+"""The command that shows what a trained model looks at: explain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mien.cli.app import Device, SkipBad, app, next_step, stoppable
+from mien.errors import DataError
+
+if TYPE_CHECKING:
+    from mien.data import FaceSet
+    from mien.runs.run import Run
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run, with its weights.")],
+    photos: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures, each taken as one face.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A data set, as for `mien train`, in place of pictures.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="validation, train, or a split's own name.")] = (
+        "validation"
+    ),
+    faces: Annotated[
+        int, typer.Option(min=1, help="How many of --data, as many of each predicted class.")
+    ] = 140,
+    out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("studies/explain"),
+    device: Device = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Show what a model looks at: CBAM's maps, Grad-CAM, Grad-CAM++ and occlusion.
+
+    Leaves figures, and a table that says which of these maps are to be believed. With --data also
+    the mean maps of each class and the errors the model was surest of.
+
+    Example: mien explain runs/RUN --data .data/fer2013 --faces 140 --out studies/explain
+    """
+    from mien.explanation import explain as explain_faces
+    from mien.explanation import explain_split
+    from mien.report.explaining import verdict, write_explanation
+    from mien.runs.run import Run
+
+    opened = Run.open(run)
+    if bool(photos) == bool(data):
+        raise DataError("give pictures, or a data set with --data, and not both")
+    with stoppable():
+        if photos:
+            found, pictures = explain_faces(opened, _faces(opened, photos), device=device or "cpu")
+        else:
+            part = _split(data or "", split, skip_bad)
+            found, pictures = explain_split(opened, part, count=faces, device=device or "cpu")
+    for path in write_explanation(found, pictures, out):
+        print(path)
+    for name, values in found["scores"].items():
+        print(f"{name}: deletion {values['deletion']:.3f}, insertion {values['insertion']:.3f}")
+    print(verdict(found))
+    next_step(f"open {out / 'figures' / 'explanation-faces.svg'}")
+
+
+def _faces(run: Run, photos: list[Path]) -> FaceSet:
+    """Pictures as the run's network takes them."""
+    import numpy as np
+
+    from mien.data import FaceSet
+    from mien.pixels import decode, letterbox
+
+    size, channels = run.info.get("size", run.recipe.image_size), run.info["channels"]
+    images = [letterbox(decode(photo, str(photo), channels), size) for photo in photos]
+    n = len(images)
+    names = np.array([str(photo) for photo in photos])
+    return FaceSet(
+        np.stack(images),
+        np.full(n, -1),
+        run.classes,
+        names,
+        np.full(n, "given"),
+        name="the pictures given",
+    )
+
+
+def _split(data: str, split: str, skip_bad: bool) -> FaceSet:
+    """A split by its role or its name; not the final test split, where that has labels."""
+    from mien.data import read, roles
+
+    faces, parts = roles(read(data, skip_bad=skip_bad))
+    name = {"train": parts.train, "validation": parts.validation}.get(split, split)
+    part = faces[name]
+    if name == parts.test and (part.labels >= 0).any():
+        raise DataError(
+            f"{name} is the final test split, and looking at its errors would be choosing on it; "
+            "explain the validation split"
+        )
+    return part

@@ -1,0 +1,75 @@
+"""Finding faces in pictures, and bringing them to what the training images show. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mien.detection.align import crop
+from mien.detection.boxes import MAPPINGS, Mapping, training_box
+from mien.detection.fetch import place
+from mien.detection.found import Detector, Found
+from mien.errors import DataError
+
+__all__ = [
+    "DETECTORS",
+    "MAPPINGS",
+    "Detector",
+    "Found",
+    "Mapping",
+    "crop",
+    "detector",
+    "training_box",
+]
+
+DETECTORS = ("auto", "centerface", "yunet", "cascade")
+
+
+def detector(name: str = "auto", model: Path | str | None = None, *, threads: int = 0) -> Detector:
+    """Load a face detector: a function of a picture that gives its faces, the largest first.
+
+    Parameters
+    ----------
+    name : ``"centerface"``, ``"yunet"`` or ``"cascade"``; ``"auto"`` takes the first of them that
+        is there, and the attribute `name` of what is returned says which it was
+    model : the ONNX file of CenterFace or YuNet; by default the one in the cache, where
+        `mien fetch detector` brings CenterFace
+    threads : of ONNX Runtime, which runs CenterFace; 0 takes every core
+
+    Raises
+    ------
+    DataError
+        for an unknown name, or a file that no detector was named for.
+    RunError
+        if the file is not there or is of another kind.
+    """
+    if name not in DETECTORS:
+        raise DataError(f"there is no detector '{name}'; choose of {', '.join(DETECTORS)}")
+    if model is not None and name in ("auto", "cascade"):
+        raise DataError(
+            f"{model}: say whose file this is with detector 'centerface' or 'yunet', not '{name}'"
+        )
+    if name == "auto":
+        files = (kind for kind in ("centerface", "yunet") if place(kind).is_file())
+        name = next(files, "cascade")
+    if name == "cascade":
+        from mien.detection.cascade import Cascade
+
+        return Cascade()
+    path = Path(model) if model is not None else place(name)
+    if name == "yunet":
+        from mien.detection.yunet import YuNet
+
+        if model is None and not path.is_file():
+            raise DataError(
+                "YuNet's file is not in this package: give it with --detector-model FILE, or as "
+                "detector('yunet', FILE)"
+            )
+        return YuNet(path)
+    from mien.detection.centerface import CenterFace
+
+    if model is None and not path.is_file():
+        raise DataError(
+            "CenterFace's file is not here yet: bring it with `mien fetch detector`, or give it "
+            "with --detector-model FILE"
+        )
+    return CenterFace(path, threads)

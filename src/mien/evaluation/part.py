@@ -1,0 +1,141 @@
+"""Which images of a data set models are measured on: validation, unless the test is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mien.data.faceset import FaceSet
+from mien.data.layout import TEST, VALIDATION
+from mien.data.splits import Roles, refuse_generated, roles
+from mien.errors import DataError
+from mien.evaluation.trained import Trained
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images that are measured on.
+
+    Attributes
+    ----------
+    faces : all labelled
+    name : of the split, or ``"all"``
+    role : what the split is, as tables head it; empty where it is none of the roles
+    opened : name of the final test split that lies in it, or None
+    fingerprint : of that split as a whole; empty without one
+    notes : what was left out, and what could not be told
+    """
+
+    faces: FaceSet
+    name: str
+    role: str
+    opened: str | None
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def part_of(faces: FaceSet, models: Sequence[Trained], split: str | None = None) -> Part:
+    """Choose the images, and leave out those that stand in a model's training part too.
+
+    Parameters
+    ----------
+    split : ``"validation"`` or ``"test"`` by their role, ``"all"``, or a split by its name. None
+        takes validation; a set that no model was trained on, and that is one split, is taken whole
+
+    Raises
+    ------
+    DataError
+        if there is no such split, it has unlabelled or generated images, or nothing is left of it.
+    """
+    trained = _training_data(faces, models)
+    if trained is not None:
+        faces, parts = trained
+        named: dict[str, str | None] = {"validation": parts.validation, "test": parts.test}
+    else:
+        named = {"validation": _named(faces, VALIDATION), "test": _named(faces, TEST)}
+    if split is None and trained is None and len(faces.splits) == 1:
+        split = "all"
+    chosen = split or "validation"
+    name = chosen if chosen == "all" or chosen in faces.splits else named.get(chosen)
+    if name is None:
+        raise DataError(
+            f"{faces.name}: has no split '{chosen}'; it has {', '.join(faces.splits)}: name one of "
+            "these with --split, or 'all'"
+        )
+    part = faces if name == "all" else faces[name]
+    if unlabelled := int((part.labels < 0).sum()):
+        raise DataError(
+            f"{faces.name}, '{name}': {unlabelled:,} of {len(part):,} images have no label, so "
+            "nothing can be measured on them; predict them with `mien predict`, or name another "
+            "split"
+        )
+    refuse_generated(part, f"{faces.name}, '{name}'", "measure on photographs of people")
+    part, notes = _unseen(part, faces, models, name)
+    if name == named["validation"]:
+        # a run with patience has taken the epoch that was best there
+        picked = trained is not None and any(m.recipe and m.recipe.patience for m in models)
+        role = "validation (chosen on)" if picked else "validation"
+    else:
+        role = "final test" if name == named["test"] else ""
+    opened = named["test"] if name in ("all", named["test"]) else None
+    fingerprint = faces[opened].fingerprint if opened else ""
+    return Part(part, name, role, opened, fingerprint, notes)
+
+
+def _training_data(faces: FaceSet, models: Sequence[Trained]) -> tuple[FaceSet, Roles] | None:
+    """The set with its roles, if a model was trained on it; divided as it was in training."""
+    try:
+        divided, parts = roles(faces)
+    except DataError:  # what cannot be trained on can still be measured on
+        return None
+    own = any(_training_part(divided, model) is not None for model in models)
+    return (divided, parts) if own else None
+
+
+def _training_part(faces: FaceSet, model: Trained) -> FaceSet | None:
+    """What a model was trained on, if it was this set; all of the split for a part of it."""
+    noted = model.trained_on
+    part = faces[np.isin(faces.split, noted.get("split", []))]
+    same = noted.get("name") == faces.name or noted.get("fingerprint") == part.fingerprint
+    return part if len(part) and same else None
+
+
+def _named(faces: FaceSet, names: Sequence[str]) -> str | None:
+    lower = {split.lower(): split for split in faces.splits}
+    return next((lower[name] for name in names if name in lower), None)
+
+
+def _unseen(
+    part: FaceSet, faces: FaceSet, models: Sequence[Trained], name: str
+) -> tuple[FaceSet, tuple[str, ...]]:
+    """The images that do not stand in any model's training part, as far as that is known."""
+    seen, notes = np.zeros(len(part), bool), []
+    looked: set[str] = set()
+    for model in models:
+        train = _training_part(faces, model)
+        if train is None:
+            if not model.trained_on:
+                notes.append(f"{model.title} does not say what it was trained on")
+            continue
+        if train.fingerprint != model.trained_on.get("fingerprint"):
+            notes.append(
+                f"{model.title} was trained on a part of {', '.join(train.splits)}, or with other "
+                "labels: it counts as trained on all of it"
+            )
+        if train.fingerprint not in looked:
+            looked.add(train.fingerprint)
+            seen |= part.stands_in(train)
+    if seen.all():
+        raise DataError(
+            f"{part.name}, '{name}': all {len(part):,} images stand in a training part; measure on "
+            "another split"
+        )
+    if not seen.any():
+        return part, tuple(notes)
+    left_out = (
+        f"left out {int(seen.sum()):,} of {len(part):,} images of '{name}', which stand pixel for "
+        "pixel in a training part"
+    )
+    return part[~seen], (left_out, *notes)

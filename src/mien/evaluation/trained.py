@@ -1,0 +1,151 @@
+"""A trained model, from the folder of its run or from an exported file, to be measured alike."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mien.errors import RecipeError, RunError
+from mien.runs.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model and what is known of it.
+
+    Attributes
+    ----------
+    name : of its run
+    title : what it is called in tables
+    classes : names in the order of the probabilities
+    size, channels : of the images it takes
+    predict_proba : from uint8 ``[N, S, S]`` or ``[N, S, S, 3]`` to float32 ``[N, C]``
+    trained_on : name, splits and fingerprint of its training images; empty where unknown
+    recipe : None where it is not known, or of another version
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    size: int
+    channels: int
+    predict_proba: Callable[[np.ndarray], np.ndarray]
+    trained_on: Mapping[str, Any]
+    recipe: Recipe | None
+
+
+def open_all(paths: Sequence[Path], device: str | None = None) -> list[Trained]:
+    """Open run folders and ``.onnx`` files of models that can be measured on the same images.
+
+    Parameters
+    ----------
+    device : that runs predict on; None takes an accelerator if there is one. Files go to the CPU
+
+    Raises
+    ------
+    RunError
+        if one is neither, has no weights, was given twice, or takes other images or has other
+        classes than the first.
+    """
+    found = [_run(path, device) if path.is_dir() else _file(path) for path in paths]
+    if not found:
+        raise RunError("there is no model to evaluate; give a run folder or an .onnx file")
+    first = found[0]
+    for path, model in zip(paths[1:], found[1:], strict=True):
+        for what, ours, theirs in (
+            ("classes", first.classes, model.classes),
+            ("size", first.size, model.size),
+            ("channels", first.channels, model.channels),
+        ):
+            if ours != theirs:
+                raise RunError(
+                    f"{path}: has {what} {theirs} and {paths[0]} has {ours}; evaluate them apart"
+                )
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise RunError("a model was given twice; give each one once")
+    titles = Counter(model.title for model in found)
+    found = [
+        model if titles[model.title] == 1 else replace(model, title=f"{model.title} ({model.name})")
+        for model in found
+    ]
+    taken = Counter(model.title for model in found)  # a run beside its own exported file
+    return [
+        model if taken[model.title] == 1 else replace(model, title=f"{model.title}, {path.name}")
+        for path, model in zip(paths, found, strict=True)
+    ]
+
+
+def attention_pairs(models: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
+    """Every two models, without CBAM and with it, that differ in nothing else."""
+
+    def alike(model: Trained) -> Any:
+        assert model.recipe is not None
+        bare = model.recipe.but(attention="none", place="default", gates="paper")
+        return bare, model.trained_on.get("fingerprint")
+
+    known = [model for model in models if model.recipe is not None]
+    return [
+        (without, with_cbam)
+        for with_cbam in known
+        for without in known
+        if with_cbam.recipe.attention == "cbam"  # type: ignore[union-attr]
+        and without.recipe.attention == "none"  # type: ignore[union-attr]
+        and alike(without) == alike(with_cbam)
+    ]
+
+
+def _run(path: Path, device: str | None) -> Trained:
+    from mien.images import Normalisation, enhance
+    from mien.images.tensors import as_tensor
+    from mien.runs.environment import choose_device
+    from mien.runs.run import Run
+    from mien.training.predict import load_model, probabilities
+
+    run = Run.open(path)
+    where = choose_device(device)
+    model = load_model(run, str(where))
+    normalisation = Normalisation.from_dict(run.info["normalisation"])
+
+    def predict_proba(images: np.ndarray) -> np.ndarray:
+        pixels = as_tensor(enhance(images, run.recipe.enhance), where)
+        return probabilities(model, pixels, normalisation, run.recipe.image_size).cpu().numpy()
+
+    return Trained(
+        run.name,
+        run.recipe.title,
+        run.classes,
+        # Runs of the first days did not note the size of their images, which was the recipe's.
+        run.info.get("size", run.recipe.image_size),
+        run.info["channels"],
+        predict_proba,
+        run.info["data"]["train"],
+        run.recipe,
+    )
+
+
+def _file(path: Path) -> Trained:
+    from mien.inference import load
+
+    model = load(path)
+    said = model.metadata
+    try:
+        recipe = Recipe.from_dict(tomllib.loads(said.get("recipe", "")), source=str(path))
+    except (RecipeError, tomllib.TOMLDecodeError):  # a file of another version is still a model
+        recipe = None
+    return Trained(
+        said.get("run", path.stem),
+        recipe.title if recipe and "recipe" in said else path.stem,
+        model.classes,
+        model.size,
+        model.channels,
+        model.predict_proba,
+        json.loads(said.get("data", "{}")).get("train", {}),
+        recipe if "recipe" in said else None,
+    )

@@ -1,0 +1,92 @@
+"""The precisions of an export beside each other: size, speed, and what they cost in accuracy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mien.data.faceset import FaceSet
+from mien.export.onnx import PRECISIONS, onnx_bytes
+from mien.export.parity import Parity, parity
+from mien.export.source import source_of
+from mien.inference import Classifier
+from mien.runs.run import Run
+
+BATCH = 64
+ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A precision of an export.
+
+    Attributes
+    ----------
+    precision : one of `PRECISIONS`
+    bytes : of the file
+    one, batch : milliseconds for one image alone, and for each of `BATCH` together
+    parity : with the run
+    refused : why `export_onnx` would not write it, or None
+    """
+
+    precision: str
+    bytes: int
+    one: float
+    batch: float
+    parity: Parity
+    refused: str | None
+
+
+def compare_precisions(run: Run, faces: FaceSet, threads: int = 0) -> list[Compared]:
+    """Export a run in each precision, without writing it, and measure size, latency and accuracy.
+
+    Parameters
+    ----------
+    faces : the data set of the run
+    threads : of ONNX Runtime; 0 takes every core
+
+    Raises
+    ------
+    RunError, DataError
+        as `export_onnx`, but for files that differ too much, which say so in `refused`.
+    """
+    source = source_of(run, faces)
+    files = {precision: onnx_bytes(source, precision) for precision in PRECISIONS}
+    models = {precision: Classifier(content, threads) for precision, content in files.items()}
+    images = source.checked.images
+    first = images[np.arange(BATCH) % len(images)]
+    one = _milliseconds({name: model.predict_proba for name, model in models.items()}, first[:1])
+    many = _milliseconds({name: model.predict_proba for name, model in models.items()}, first)
+    compared = []
+    for precision, model in models.items():
+        found = parity(source, model.predict_proba)
+        compared.append(
+            Compared(
+                precision,
+                len(files[precision]),
+                one[precision],
+                many[precision] / BATCH,
+                found,
+                found.reason(precision),
+            )
+        )
+    return compared
+
+
+def _milliseconds(
+    predict: dict[str, Callable[[np.ndarray], np.ndarray]], images: np.ndarray
+) -> dict[str, float]:
+    """The median time of each over rounds in which they take turns; the first round is not counted.
+
+    In turns, so that other work on the machine slows all of them alike.
+    """
+    times: dict[str, list[float]] = {name: [] for name in predict}
+    for _ in range(ROUNDS + 1):
+        for name, function in predict.items():
+            began = time.perf_counter()
+            function(images)
+            times[name].append(time.perf_counter() - began)
+    return {name: 1e3 * float(np.median(taken[1:])) for name, taken in times.items()}

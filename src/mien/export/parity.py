@@ -1,0 +1,92 @@
+"""Whether an exported file gives what its run gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from mien.errors import RunError
+from mien.export.source import Source
+from mien.export.temperature import soften
+from mien.training.predict import predict_probabilities
+
+TOLERANCE = 1e-4
+"""The largest difference of a probability that fp32 may show."""
+
+SAME_LABELS = 0.99
+"""The smallest share of equal labels that fp16 and int8 may show."""
+
+ACCURACY_LOST = 0.003
+"""The most accuracy that fp16 and int8 may lose on the images of the data set."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file is from its run on `images` images.
+
+    `largest_difference` is that of a probability, `same_labels` a share; `accuracy` and
+    `accuracy_of_run` are None on drawn faces and where there are no labels.
+    """
+
+    images: int
+    largest_difference: float
+    same_labels: float
+    accuracy: float | None
+    accuracy_of_run: float | None
+
+    @property
+    def accuracy_lost(self) -> float:
+        return (self.accuracy_of_run or 0.0) - (self.accuracy or 0.0)
+
+    def reason(self, precision: str) -> str | None:
+        """Why a file of this precision is refused; None if it is not."""
+        if precision == "fp32":
+            near = self.largest_difference <= TOLERANCE
+        else:
+            near = self.same_labels >= SAME_LABELS and self.accuracy_lost <= ACCURACY_LOST
+        if near:
+            return None
+        lost = ""
+        if self.accuracy is not None:
+            lost = f", {100 * self.accuracy_lost:+.2f} points of accuracy are lost"
+        return (
+            f"its probabilities differ by up to {self.largest_difference:.2g}, "
+            f"{100 * self.same_labels:.2f} % of its labels are the same{lost} on "
+            f"{self.images:,} images"
+        )
+
+
+def parity(source: Source, predict_proba: Callable[[np.ndarray], np.ndarray]) -> Parity:
+    """Compare what a file says of the source's images with what its run says."""
+    faces = source.checked
+    expected = soften(predict_probabilities(source.run, faces), source.temperature)
+    found = predict_proba(faces.images)
+    ours, theirs = found.argmax(1), expected.argmax(1)
+    accuracies: tuple[float | None, float | None] = (None, None)
+    known = faces.labels >= 0
+    if source.real and known.any():
+        labels = faces.labels[known]
+        right = [float((called[known] == labels).mean()) for called in (ours, theirs)]
+        accuracies = right[0], right[1]
+    largest, same = np.abs(found - expected).max(), (ours == theirs).mean()
+    return Parity(len(faces), float(largest), float(same), *accuracies)
+
+
+def check(source: Source, precision: str, found: Parity) -> dict[str, Any]:
+    """What was checked and calibrated, as plain values; a file that differs too much is refused.
+
+    Raises
+    ------
+    RunError
+        with what differs.
+    """
+    if reason := found.reason(precision):
+        raise RunError(
+            f"{source.run.name}: as {precision} {reason}, which is too far; nothing was written. "
+            + ("Please report this" if precision == "fp32" else "Export it as fp32")
+        )
+    calibration = source.calibration and source.calibration.to_dict()
+    return asdict(found) | {"temperature": source.temperature, "calibration": calibration}

@@ -1,0 +1,120 @@
+"""Where answers go: a table of rows, an annotated copy, a folder of copies, lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mien.errors import DataError
+from mien.inference.annotate import FORMATS, write_annotated
+from mien.inference.answers import Answer
+from mien.inference.classifier import Classifier
+from mien.inference.rows import KINDS, Rows
+
+
+@dataclass(frozen=True)
+class Output:
+    """Something that keeps answers.
+
+    Attributes
+    ----------
+    add : keeps one more
+    done : names of the pictures that it has from an earlier time
+    cut : bytes of a picture that was not complete then, and are gone
+    """
+
+    add: Callable[[Answer], object]
+    done: Set[str] = field(default_factory=frozenset)
+    cut: int = 0
+
+
+@contextmanager
+def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
+    """Open a file or folder by its name.
+
+    Parameters
+    ----------
+    out : ``.csv`` or ``.jsonl`` for rows, which are added to those that are there; a picture for an
+        annotated copy of a single one; a name without an ending, or a folder, for copies by the
+        names of their pictures
+    classifier : whose answers they are
+    made_by : stands in every row, and must be the same in rows that are there
+
+    Raises
+    ------
+    DataError
+        for another ending, a second picture where one is asked for, a copy in the place of its
+        picture, or rows made by something else.
+    RunError
+        if it cannot be read or written.
+    """
+    kind = out.suffix.lower()
+    if kind in KINDS and not out.is_dir():
+        with Rows(out, classifier.classes, made_by) as rows:
+            yield Output(
+                lambda a: rows.add(a.picture.name, a.faces), frozenset(rows.done), rows.cut
+            )
+    elif kind in FORMATS and not out.is_dir():
+        first: list[str] = []
+
+        def one(answer: Answer) -> None:
+            if first:
+                raise DataError(
+                    f"{out}: is for an annotated copy of one picture, and there are several; give "
+                    "a folder"
+                )
+            first.append(answer.picture.name)
+            _copy(answer, out)
+
+        yield Output(one)
+    elif not kind or out.is_dir():
+        yield Output(lambda answer: _copy(answer, out / _place(answer.picture.name)))
+    else:
+        raise DataError(
+            f"{out}: answers are written as {', '.join(KINDS)} (rows), {', '.join(FORMATS)} (an "
+            "annotated copy), or into a folder (copies); give such a name"
+        )
+
+
+def made_by(classifier: Classifier, *, largest: bool, min_probability: float | None) -> str:
+    """Model, detector and settings in words, so that rows of different ones are not mixed."""
+    finds = classifier.detector
+    words = [classifier.name, "crops" if finds is None else f"faces by {finds.name}"]
+    if largest:
+        words.append("the largest")
+    least = classifier.threshold if min_probability is None else min_probability
+    if least:
+        words.append(f"known from {least:g}")
+    return "; ".join(words)
+
+
+def as_text(answer: Answer) -> str:
+    """A line for each face, to be read."""
+    name = answer.picture.name
+    if not answer.faces:
+        return f"{name}: no face\n"
+    lines = []
+    for face in answer.faces:
+        x, y, width, height = face.box
+        said = f"{face.label} {100 * face.probabilities[face.label]:.0f} %"
+        said = said if face.known else f"not sure ({said})"
+        lines.append(f"{name}: {said}, {width}x{height} at {x}, {y}\n")
+    return "".join(lines)
+
+
+def _copy(answer: Answer, out: Path) -> None:
+    source = answer.picture.source
+    if isinstance(source, Path) and out.exists() and out.samefile(source):
+        raise DataError(f"{out}: is the picture itself; write its copy to another place")
+    write_annotated(answer.pixels, answer.faces, out)
+
+
+def _place(name: str) -> Path:
+    """Where a copy lies in its folder: never outside it, and in a form that can be written."""
+    parts = [part for part in Path(name).parts if part not in ("..", Path(name).anchor)]
+    place = Path(*parts) if name != "-" else Path("stdin")
+    if place.suffix.lower() in FORMATS:
+        return place
+    return place.with_name(f"{place.name}.png")

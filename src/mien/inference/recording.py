@@ -1,0 +1,227 @@
+"""What is kept of a video while it is watched: a table of rows, or a copy with the faces drawn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+
+from mien.errors import DataError, RunError
+from mien.inference.capture import quiet
+from mien.inference.footage import Frame
+from mien.inference.tracks import Tracked
+
+TABLES = (".csv", ".jsonl")
+FILM = ".mp4"
+HEAD = ("frame", "time", "face", "x", "y", "width", "height", "label")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame with its faces; those of a frame that was not chosen are the last chosen one's."""
+
+    frame: Frame
+    faces: Sequence[Tracked]
+
+
+Record = Callable[[Sequence[Seen]], None]
+"""Keeps some more frames, in order."""
+
+
+def part_of(path: Path) -> Path:
+    """Where a file lies until it is complete, such as ``faces.part.csv``."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
+def check(out: Path) -> None:
+    """Refuse a file of a kind that cannot be written.
+
+    Raises
+    ------
+    DataError
+        if its name ends neither in .csv, .jsonl nor .mp4.
+    """
+    if out.suffix.lower() not in (*TABLES, FILM):
+        raise DataError(
+            f"{out}: what is said of a video is written as {', '.join(TABLES)} (rows) or {FILM} "
+            "(a copy with the faces drawn); give such a name"
+        )
+
+
+@contextmanager
+def streamed(stream: TextIO) -> Iterator[Record]:
+    """Write rows to a stream as JSON lines, those of a batch at once."""
+
+    def record(batch: Sequence[Seen]) -> None:
+        stream.write(_json_lines(batch))
+        stream.flush()
+
+    yield record
+
+
+@contextmanager
+def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
+    """Write rows to a CSV, or JSON lines where the name ends in .jsonl.
+
+    They go to `part_of(out)` as they come, whole rows always, and the file takes its name when all
+    are there. After an error or a kill the part remains, with every row that was written.
+
+    Raises
+    ------
+    RunError
+        if the file cannot be written.
+    """
+    part, lines = part_of(out), _json_lines
+    # Unbuffered: what is handed over reaches the file at once, so that a kill tears no row.
+    with _saying(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("wb", buffering=0)
+
+    def record(batch: Sequence[Seen]) -> None:
+        with _saying(out):
+            _append(file.fileno(), lines(batch).encode())
+
+    with file:
+        if out.suffix.lower() == ".csv":
+            lines = _csv_lines
+            _append(file.fileno(), _csv([[*HEAD, *classes, "detection", "known"]]).encode())
+        yield record
+        with _saying(out):
+            os.fsync(file.fileno())
+    with _saying(out):
+        os.replace(part, out)
+
+
+@contextmanager
+def film(out: Path, rate: float) -> Iterator[Record]:
+    """Write an MP4 of the frames with their faces drawn, at a constant rate.
+
+    The times of the frames are kept: where the source has a variable rate, frames are shown again
+    or left out. The sound is not copied.
+
+    Raises
+    ------
+    RunError
+        if OpenCV has no encoder, or the file is not whole at the end, as on a full disk.
+    """
+    from mien.inference.annotate import annotate
+
+    part, written, held = part_of(out), 0, None
+    with _saying(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter()
+    size = (0, 0)
+
+    def record(batch: Sequence[Seen]) -> None:
+        nonlocal written, held, size
+        for seen in batch:
+            picture = annotate(seen.frame.pixels, [face.face for face in seen.faces])
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+            if not writer.isOpened():
+                size = picture.shape[1], picture.shape[0]
+                _open(writer, out, rate, size)
+            elif picture.shape[1::-1] != size:  # some streams change their size on the way
+                picture = cv2.resize(picture, size)
+            due = round(seen.frame.time * rate)
+            while held is not None and written < due:
+                writer.write(held)
+                written += 1
+            held = picture
+
+    try:
+        yield record
+        if held is not None:
+            writer.write(held)
+            written += 1
+    finally:
+        writer.release()
+    if not written:
+        raise RunError(f"{out}: was not written: it ended before there was a frame to draw")
+    with quiet():
+        copy = cv2.VideoCapture(str(part), cv2.CAP_FFMPEG)
+    whole = int(copy.get(cv2.CAP_PROP_FRAME_COUNT)) == written
+    copy.release()
+    if not whole:
+        raise RunError(f"{out}: cannot be written whole; make room on the disk, or write a .csv")
+    with _saying(out):
+        os.replace(part, out)
+
+
+def _open(writer: cv2.VideoWriter, out: Path, rate: float, size: tuple[int, int]) -> None:
+    place, codec = str(part_of(out)), cv2.VideoWriter.fourcc(*"mp4v")
+    with quiet():
+        opened = writer.open(place, cv2.CAP_FFMPEG, codec, rate, size)
+    if not opened:
+        raise RunError(
+            f"{out}: cannot be written: the folder may not be written to, or this OpenCV has no "
+            "encoder for MPEG-4; write a .csv or .jsonl instead"
+        )
+
+
+@contextmanager
+def _saying(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kept = f"; the rows up to then are in {part_of(out)}" if part_of(out).exists() else ""
+        raise RunError(
+            f"{out}: cannot be written ({error.strerror or error}){kept}; make room or choose "
+            "another folder"
+        ) from error
+
+
+def _append(file: int, content: bytes) -> None:
+    """Write all of it or, on a full disk or when interrupted, nothing."""
+    before, done = os.fstat(file).st_size, 0
+    try:
+        while done < len(content):
+            done += os.write(file, content[done:])
+    except BaseException:
+        os.ftruncate(file, before)
+        raise
+
+
+def _rows(batch: Sequence[Seen]) -> Iterator[dict[str, Any]]:
+    """The faces of the chosen frames as JSON has them; probabilities to six places."""
+    for seen in batch:
+        for tracked in seen.faces if seen.frame.chosen else ():
+            face = tracked.face
+            yield {
+                "frame": seen.frame.number,
+                "time": round(seen.frame.time, 3),
+                "face": tracked.track,
+                "box": list(face.box),
+                "label": face.label,
+                "probabilities": {name: round(p, 6) for name, p in face.probabilities.items()},
+                "detection": None if face.detection is None else round(face.detection, 4),
+                "known": face.known,
+            }
+
+
+def _json_lines(batch: Sequence[Seen]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(batch))
+
+
+def _csv_lines(batch: Sequence[Seen]) -> str:
+    return _csv(
+        [
+            *(row["frame"], f"{row['time']:.3f}", row["face"], *row["box"], row["label"]),
+            *(f"{p:.6f}" for p in row["probabilities"].values()),
+            *("" if row["detection"] is None else row["detection"], str(row["known"]).lower()),
+        ]
+        for row in _rows(batch)
+    )
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

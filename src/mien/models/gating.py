@@ -1,0 +1,136 @@
+"""CBAM's passes over a map in training on a CPU, with backwards that read and write little.
+
+Autograd's own backward of CBAM makes a dozen maps and goes through main memory for most of them.
+Here a map is taken a few images at a time, as many as stay in the caches while all the steps of a
+pass are done with them. In maps read (r) and written (w): `pool` 1r, `scale` 1r 1w, `place` 1r 1w,
+and their backwards 2r 1w, 2r 1w, 2r 1w. Values and gradients are those of `amax`, `mean` and
+products; equal maxima share the gradient evenly.
+
+The gradient of the map that `place` makes goes back through the other two, which change it in
+place. So nothing else may use the maps between them: `attention.CBAM` is their only caller. Inside,
+maps are ``[N, P, C]`` with P = H * W, a view in either memory layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+PART = 1 << 17
+"""Values of a map a thread works on at once: in float32 half a MiB, beside two more so large."""
+
+
+def flat(x: torch.Tensor) -> torch.Tensor:
+    """``[N, C, H, W]`` as ``[N, P, C]``."""
+    return x.flatten(2).mT
+
+
+def square(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """``[N, P, C]`` as ``[N, C, H, W]``, with the height and width of `like`."""
+    return x.mT.unflatten(2, like.shape[2:])
+
+
+def parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """A few images at a time of tensors ``[N, ...]``, the first of which is a map."""
+    images = max(1, torch.get_num_threads() * PART // tensors[0][0].numel())
+    return zip(*(tensor.split(images) for tensor in tensors), strict=True)
+
+
+class Pool(torch.autograd.Function):
+    """The map ``[N, C, H, W]``, and its maximum and mean over space, ``[N, 2, C]``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        v = flat(x)
+        pooled = v.new_empty(len(v), 2, v.shape[2])
+        for image, maximum, mean in parts(v, *pooled.unbind(1)):
+            torch.amax(image, 1, out=maximum)
+            torch.mean(image, 1, out=mean)
+        ctx.save_for_backward(x, pooled)
+        return x, pooled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor, pooled_grad: torch.Tensor) -> torch.Tensor:
+        x, pooled = ctx.saved_tensors
+        v = flat(x)
+        maximum_grad, mean_grad = pooled_grad[:, :1], pooled_grad[:, 1:] / v.shape[1]
+        for image, g, maximum, high, rest in parts(
+            v, flat(grad), pooled[:, :1], maximum_grad, mean_grad
+        ):
+            # 1 and 0 in the map's own type, for CPUs are slow where types mix.
+            chosen = torch.eq(image, maximum, out=torch.empty_like(image))
+            g.addcmul_(chosen, high / chosen.sum(1, keepdim=True)).add_(rest)
+        return grad
+
+
+class Scale(torch.autograd.Function):
+    """The map times weights of its channels, and the planes of what comes out.
+
+    The weights are the sigmoids of logits ``[N, C]``. The planes ``[N, 2, H, W]`` are the maximum
+    and the mean over channels. They are channels-last, for the backward of a convolution of two
+    planes takes a CPU several times as long otherwise.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        v, gate = flat(x), logits.sigmoid()
+        scaled, planes = torch.empty_like(v), v.new_empty(*v.shape[:2], 2)
+        for image, row, out, maximum, mean in parts(v, gate[:, None], scaled, *planes.unbind(2)):
+            torch.mul(image, row, out=out)
+            torch.amax(out, 2, out=maximum)
+            torch.mean(out, 2, out=mean)
+        ctx.save_for_backward(gate, scaled, planes)
+        return square(scaled, x), square(planes, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad: torch.Tensor, planes_grad: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, scaled, planes = ctx.saved_tensors
+        maximum_grad, mean_grad = flat(planes_grad).split(1, 2)
+        # The sum over space of gradient times scaled map is the weight times its own gradient.
+        weighted = torch.empty_like(gate)
+        for image, g, maximum, high, rest, row, total in parts(
+            scaled,
+            flat(grad),
+            planes[:, :, :1],
+            maximum_grad,
+            mean_grad / scaled.shape[2],
+            gate[:, None],
+            weighted,
+        ):
+            chosen = torch.eq(image, maximum, out=torch.empty_like(image))
+            g.addcmul_(chosen, high / chosen.sum(2, keepdim=True)).add_(rest)
+            torch.sum(torch.mul(g, image, out=chosen), 1, out=total)
+            g.mul_(row)
+        return grad, weighted * (1 - gate)
+
+
+class Place(torch.autograd.Function):
+    """The map times weights of its places, ``[N, 1, H, W]``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, gate)
+        return x * gate
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, gate = ctx.saved_tensors
+        v, column = flat(x), flat(gate)
+        x_grad, gate_grad = torch.empty_like(v), torch.empty_like(column)
+        for image, g, weight, out, total in parts(v, flat(grad), column, x_grad, gate_grad):
+            torch.sum(torch.mul(g, image, out=out), 2, keepdim=True, out=total)
+            torch.mul(g, weight, out=out)
+        return square(x_grad, x), square(gate_grad, x)
+
+
+pool, scale, place = Pool.apply, Scale.apply, Place.apply

@@ -1,0 +1,63 @@
+"""What is done with a batch of pictures: faces found, their expressions, where the model looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mien.inference import Classifier, Face
+from mien.pixels import letterbox, to_channels
+from mien.server.body import Box
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture, the faces the client knows of, and whether maps are wanted."""
+
+    pixels: np.ndarray
+    boxes: Sequence[Box] | None
+    attention: bool
+
+
+Seen = list[dict[str, Any]]
+"""The faces of a picture as `mien.server.answers.FaceFound` has them."""
+
+
+def looker(classifier: Classifier) -> Callable[[Sequence[Picture]], list[Seen]]:
+    """A function from a batch of pictures to the faces in each."""
+
+    def look(pictures: Sequence[Picture]) -> list[Seen]:
+        found: Any = classifier.predict(
+            [picture.pixels for picture in pictures], [picture.boxes for picture in pictures]
+        )
+        seen = [[_as_answered(face) for face in faces] for faces in found]
+        crops, wanted = [], []
+        for picture, faces in zip(pictures, seen, strict=True):
+            for face in faces if picture.attention else ():
+                x, y, width, height = face["box"]
+                crop = picture.pixels[y : y + height, x : x + width]
+                crops.append(letterbox(to_channels(crop, classifier.channels), classifier.size))
+                wanted.append(face)
+        if crops and (weights := classifier.attention(np.stack(crops))) is not None:
+            for face, one in zip(wanted, weights, strict=True):
+                x, y, width, height = face["box"]
+                side = max(width, height)  # letterbox pads the shorter side
+                square = (x - (side - width) / 2, y - (side - height) / 2, side, side)
+                face["attention"] = {"box": square, "map": one.astype(float).round(3).tolist()}
+        return seen
+
+    return look
+
+
+def _as_answered(face: Face) -> dict[str, Any]:
+    return {
+        "box": face.box,
+        "label": face.label,
+        "probabilities": {name: round(value, 6) for name, value in face.probabilities.items()},
+        "detection": face.detection,
+        "known": face.known,
+        "attention": None,
+    }

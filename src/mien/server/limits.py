@@ -1,0 +1,120 @@
+"""What a request may ask for, and what all requests together may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from mien.errors import MienError
+from mien.pixels import MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of a server.
+
+    Attributes
+    ----------
+    body_mb : size of a request in MiB, counted while it is read
+    images : pictures in a request
+    megapixels : pixels of the pictures of a request together, in millions, before decoding
+    seconds : from a request's first line to its answer
+    queue : pictures in the server at a time; a request that finds no room is told to come again
+    memory_mb : MiB that all requests together may hold, as bodies and as decoded pictures
+    batch : pictures that are looked at together
+    wait_ms : how long the first picture of a batch waits for others, in milliseconds
+    """
+
+    body_mb: float = 32.0
+    images: int = 32
+    megapixels: float = 50.0
+    seconds: float = 30.0
+    queue: int = 128
+    memory_mb: float = 1024.0
+    batch: int = 32
+    wait_ms: float = 3.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, least = getattr(self, field.name), 0 if field.name == "wait_ms" else 1e-3
+            if not least <= value < float("inf"):
+                raise MienError(f"limit {field.name} is {value}; give a number above 0")
+        if self.megapixels > MAX_PIXELS / 1e6:
+            raise MienError(
+                f"limit megapixels is {self.megapixels:g}; at most {MAX_PIXELS / 1e6:g} are decoded"
+            )
+        if self.images > self.queue:
+            raise MienError(
+                f"limit images ({self.images}) is above queue ({self.queue}), so that a full "
+                "request could never be taken; raise queue"
+            )
+        needed = 2 * self.body_mb + 3 * self.megapixels * 1e6 / 2**20
+        if needed > self.memory_mb:
+            raise MienError(
+                f"limit memory_mb is {self.memory_mb:g}, and one full request needs {needed:.0f}; "
+                "raise it, or lower body_mb or megapixels"
+            )
+
+    @property
+    def body(self) -> int:
+        """Size of a request in bytes."""
+        return int(self.body_mb * 2**20)
+
+    @classmethod
+    def from_text(cls, settings: Mapping[str, str]) -> Limits:
+        """Limits from text, such as ``{"images": "64"}``; those not named keep their defaults."""
+        kinds = {name: type(value) for name, value in asdict(cls()).items()}
+        values: dict[str, Any] = {}
+        for name, text in settings.items():
+            if name not in kinds:
+                raise MienError(f"there is no limit '{name}'; there are {', '.join(kinds)}")
+            try:
+                values[name] = kinds[name](text)
+            except ValueError:
+                kind = "a whole number" if kinds[name] is int else "a number"
+                raise MienError(f"limit {name} is '{text}'; give {kind}") from None
+        return cls(**values)
+
+
+class Refused(Exception):
+    """A request that is not answered as it asked.
+
+    Attributes
+    ----------
+    status : of HTTP
+    detail : which picture, what is wrong, what to do
+    image : number of the picture it is about, from 0
+    """
+
+    def __init__(self, status: int, detail: str, image: int | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.image = status, detail, image
+
+
+class Budget:
+    """A quantity of which only so much is given out at a time.
+
+    Belongs to one event loop, so it needs no lock.
+    """
+
+    def __init__(self, total: float, reason: str) -> None:
+        self.total, self.reason, self.taken = total, reason, 0.0
+
+    @contextmanager
+    def take(self, amount: float) -> Iterator[None]:
+        """Hold so much while the block runs.
+
+        Raises
+        ------
+        Refused
+            with status 503, where less is left.
+        """
+        if self.taken + amount > self.total:
+            raise Refused(503, f"{self.reason}; try again in a moment")
+        self.taken += amount
+        try:
+            yield
+        finally:
+            self.taken -= amount

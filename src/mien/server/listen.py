@@ -1,0 +1,83 @@
+"""A server in the foreground: bound, announced, run, stopped."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+
+from mien.errors import MienError
+from mien.inference import Classifier
+from mien.server.app import create_app
+from mien.server.limits import Limits
+
+GRACE = 3
+"""Seconds that requests get to end in when the server is stopped."""
+
+
+def serve(
+    classifier: Classifier,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    token: str | None = None,
+    started: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve a classifier until Ctrl-C or SIGTERM.
+
+    Parameters
+    ----------
+    classifier : what `mien.load()` gives
+    host : address to listen at
+    port : 0 takes a free one
+    limits, token : as for `create_app`
+    started : called with the URL once connections are taken
+
+    Raises
+    ------
+    MienError
+        if the port is in use or the address is not of this machine.
+    """
+    app = create_app(classifier, limits, token)
+    with bound(host, port) as listening:
+        shown = f"[{host}]" if ":" in host else host
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
+        started(f"http://{shown}:{listening.getsockname()[1]}/")
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that takes connections, also before anybody answers them."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OverflowError:
+        raise MienError(f"port {port} does not exist; give 0 to 65535") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise MienError(
+                f"port {port} of {host} is in use; stop what listens there, or give another --port "
+                "(0 takes a free one)"
+            ) from None
+        raise MienError(
+            f"cannot listen at {host}, port {port}: {error.strerror or error}; give another "
+            "--host or --port"
+        ) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -1,0 +1,339 @@
+"""`mien evaluate`: which images, whose classes, what is written down, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from mien.cli import main
+from mien.data import CLASSES, FaceSet, draw_faces, read, roles
+from mien.errors import DataError, RunError
+from mien.evaluation.class_map import map_classes, read_class_map
+from mien.evaluation.corruptions import CORRUPTIONS
+from mien.evaluation.openings import write_openings
+from mien.evaluation.part import part_of
+from mien.evaluation.trained import Trained, attention_pairs, open_all
+from mien.inference import load
+from mien.runs.recipe import Recipe
+from mien.training import fit, predict_probabilities
+
+PACKAGED = Path(__file__).parents[1] / "src/mien/inference/fer2013.onnx"
+TINY = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=1, batch_size=16)
+
+
+def mien(*words: object) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a command in this process."""
+    argv, sys.argv = sys.argv, ["mien", *map(str, words)]
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        return int(ended.code or 0), out.getvalue(), err.getvalue()
+    finally:
+        sys.argv = argv
+    raise AssertionError("the command line always ends by exiting")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two runs that differ in attention alone."""
+    faces, parts = roles(read("drawn:210", size=24))
+    folder = tmp_path_factory.mktemp("runs")
+    found = {
+        attention: fit(
+            TINY.but(attention=attention),
+            faces[parts.train],
+            faces[parts.validation],
+            runs=folder,
+            progress="none",
+        )
+        for attention in ("none", "cbam")
+    }
+    return {name: run.path for name, run in found.items()}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_whole_evaluation_leaves_its_tables_figures_and_tests(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    validation = read("drawn:210", size=24)["validation"]
+    table = tmp_path / "groups.csv"
+    lines = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(validation.names[:-3])]
+    table.write_text("image,device\n" + "\n".join(lines))
+    out = tmp_path / "out"
+    status, said, err = mien(
+        "evaluate", runs["none"], runs["cbam"], "--data", "drawn:210", "--corruptions",
+        "--groups", table, "--out", out,
+    )  # fmt: skip
+    assert status == 0, err
+    assert f"groups: 3 of {len(validation)} images are not in" in said
+    assert "CBAM loses less accuracy under" in said
+    assert not (out / "openings.jsonl").exists()
+    accuracy = rows(out / "tables" / "evaluation.csv")
+    for row, name in zip(accuracy, ("none", "cbam"), strict=True):
+        (model,) = open_all([runs[name]])
+        expected = (model.predict_proba(validation.images).argmax(1) == validation.labels).mean()
+        assert float(row["accuracy"]) == expected
+        assert int(row["images"]) == len(validation)
+        assert "validation" in row["context"]
+    assert len(rows(out / "tables" / "corruptions.csv")) == 2 * 5 * len(CORRUPTIONS)
+    tests = rows(out / "tables" / "attention.csv")
+    assert [row["corruption"] for row in tests] == [kind.title for kind in CORRUPTIONS.values()]
+    assert tests[0]["models"] == "plain-CBAM (w1/8) minus plain (w1/8)"
+    grouped = rows(out / "tables" / "groups.csv")
+    of_device = [row for row in grouped if row["grouping"] == "device"]
+    assert sum(int(row["images"]) for row in of_device) == 2 * (len(validation) - 3)
+    assert {row["grouping"] for row in grouped} == {
+        "device", "brightness", "contrast", "sharpness", "left-right asymmetry",
+    }  # fmt: skip
+    for name in ("corruptions", "groups", "slices"):
+        assert (out / "figures" / f"{name}.svg").stat().st_size > 1000
+    kept = json.loads((out / "evaluation.json").read_text())
+    clean = kept["models"]["plain (w1/8)"]["corruptions"]["clean"]["accuracy"]
+    assert clean == float(accuracy[0]["accuracy"])
+
+
+def test_an_exported_file_says_what_it_is_and_gives_what_it_gives() -> None:
+    (model,) = open_all([PACKAGED])
+    assert (model.title, model.size, model.channels, model.classes) == ("plain", 48, 1, CLASSES)
+    assert model.trained_on["split"] == ["Training"]
+    assert model.recipe is not None
+    assert model.recipe.attention == "none"
+    images = draw_faces(7).images
+    np.testing.assert_array_equal(model.predict_proba(images), load(PACKAGED).predict_proba(images))
+
+
+def test_models_are_paired_where_cbam_is_all_that_differs() -> None:
+    faces = draw_faces(210, size=24)
+    bare = model(faces, "train")
+    with_cbam = replace(bare, name="c", recipe=TINY.but(attention="cbam", gates="identity"))
+    for other in (
+        replace(bare, recipe=TINY.but(seed=1)),
+        replace(bare, recipe=TINY.but(attention="se")),
+        replace(bare, recipe=None),
+        model(faces, "validation"),
+    ):
+        assert attention_pairs([with_cbam, other]) == []
+        assert attention_pairs([other, with_cbam, bare]) == [(bare, with_cbam)]
+
+
+def test_an_opening_of_other_images_or_another_run_is_no_second_one(tmp_path: Path) -> None:
+    path = tmp_path / "openings.jsonl"
+    path.write_text('{"split": "test", "run": "old", "date": "2026-01-01"}\n')  # as a study writes
+    assert write_openings(path, "test", "f1", ["a", "b"]) == []
+    assert write_openings(path, "test", "f2", ["a"]) == []
+    assert write_openings(path, "validation", "f1", ["a"]) == []
+    assert len(write_openings(path, "test", "f1", ["a", "c"])) == 1
+    assert "2026-01-01" in write_openings(path, "test", "f1", ["old"])[0]
+    path.write_text("{")
+    with pytest.raises(RunError, match="cannot be read"):
+        write_openings(path, "test", "f1", ["a"])
+
+
+def model(faces: FaceSet, split: str, recipe: Recipe = TINY) -> Trained:
+    """Something trained on a split of `faces`, that need not predict."""
+    part = faces[split]
+    noted = {"name": part.name, "split": [split], "fingerprint": part.fingerprint}
+    return Trained(
+        "m", "m", faces.classes, faces.size, 1, lambda images: np.empty(0), noted, recipe
+    )
+
+
+def test_an_unlabelled_test_split_is_refused_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    data = tmp_path / "data"
+    faces = read("drawn:210", size=24)
+    for split in faces.splits:
+        for face, label, name in zip(
+            faces[split].images, faces[split].labels, faces[split].names, strict=True
+        ):
+            folder = data / split / (CLASSES[label] if split != "test" else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{name}.png"), face)
+    status, _, err = mien(
+        "evaluate", PACKAGED, "--data", data, "--split", "test", "--out", tmp_path / "out"
+    )
+    assert status == 1
+    assert err.count("\n") == 1
+    unlabelled = len(faces["test"])
+    assert f"'test': {unlabelled} of {unlabelled} images have no label" in err
+    assert "mien predict" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_stand_in_the_training_part_are_left_out_and_counted() -> None:
+    faces = draw_faces(210, size=24)
+    train, held_out = (np.flatnonzero(faces.split == name) for name in ("train", "validation"))
+    images = faces.images.copy()
+    images[held_out[:4]] = images[train[:4]]
+    faces = replace(faces, images=images)
+    part = part_of(faces, [model(faces, "train")])
+    np.testing.assert_array_equal(part.faces.names, faces.names[held_out[4:]])
+    assert (part.name, part.role, part.opened) == ("validation", "validation", None)
+    assert part.notes == (
+        f"left out 4 of {len(held_out)} images of 'validation', which stand pixel for pixel in a "
+        "training part",
+    )
+    patient = part_of(faces, [model(faces, "train", TINY.but(patience=3))])
+    assert patient.role == "validation (chosen on)"
+    with pytest.raises(DataError, match=r"'train': all \d+ images stand in a training part"):
+        part_of(faces, [model(faces, "train")], "train")
+    whole = model(faces, "train")
+    fold = part_of(faces, [replace(whole, trained_on={**whole.trained_on, "fingerprint": "x"})])
+    assert len(fold.faces) == len(part.faces)
+    assert "a part of train, or with other labels" in fold.notes[1]
+
+
+def test_all_of_a_set_with_a_test_split_opens_it_and_a_foreign_set_of_one_split_does_not() -> None:
+    faces = draw_faces(210, size=24)
+    stranger = replace(model(faces, "train"), trained_on={})
+    everything = part_of(faces, [stranger], "all")
+    assert (len(everything.faces), everything.opened) == (210, "test")
+    assert everything.notes == ("m does not say what it was trained on",)
+    single = replace(faces, split=np.full(210, "all"))
+    whole = part_of(single, [stranger])
+    assert (len(whole.faces), whole.name, whole.opened) == (210, "all", None)
+    with pytest.raises(DataError, match="has no split 'dev'; it has train, validation, test"):
+        part_of(faces, [stranger], "dev")
+    two = replace(faces, split=np.where(faces.split == "train", "train", "test"))
+    with pytest.raises(DataError, match="name one of these with --split"):
+        part_of(two, [stranger])
+
+
+def foreign(classes: tuple[str, ...], counts: tuple[int, ...]) -> FaceSet:
+    labels = np.repeat(np.arange(len(classes)), counts)
+    n = len(labels)
+    images = np.arange(n, dtype=np.uint8)[:, None, None] * np.ones((1, 16, 16), np.uint8)
+    names = np.array([f"{i}.png" for i in range(n)])
+    return FaceSet(images, labels, classes, names, np.full(n, "all"), name="other")
+
+
+def test_a_map_moves_joins_and_leaves_out_classes() -> None:
+    faces = foreign(("1", "2", "3", "contempt"), (2, 3, 1, 4))
+    mapping = {"1": "surprise", "2": "fear", "3": "fear", "contempt": "", "unused": "sad"}
+    moved, found = map_classes(faces, CLASSES, mapping, "map.toml")
+    assert [CLASSES[label] for label in moved.labels] == ["surprise"] * 2 + ["fear"] * 4
+    np.testing.assert_array_equal(moved.names, faces.names[:6])
+    assert [(row.theirs, row.ours, row.images) for row in found] == [
+        ("1", "surprise", 2), ("2", "fear", 3), ("3", "fear", 1), ("contempt", "", 4),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ({"1": "happy"}, "does not mention class 'contempt' of other, which has 2 images"),
+        ({"1": "joyful", "contempt": ""}, "'1' is mapped to 'joyful', and the model has no such"),
+        ({"1": "", "contempt": ""}, "leaves out every image"),
+        (None, "class '1' is none of the model's"),
+    ],
+)
+def test_a_map_with_holes_is_refused_by_the_name_of_the_class(
+    mapping: dict[str, str] | None, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        map_classes(foreign(("1", "contempt"), (3, 2)), CLASSES, mapping, "map.toml")
+
+
+def test_a_map_may_name_the_folders_that_the_reader_took_for_official_classes() -> None:
+    faces = foreign(CLASSES, (1, 1, 1, 1, 1, 1, 1))
+    # AffectNet counts 0 neutral, 1 happy, 2 sad, 3 surprise, 4 fear, 5 disgust, 6 angry
+    theirs = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry")
+    moved, _ = map_classes(faces, CLASSES, {str(i): name for i, name in enumerate(theirs)}, "m")
+    assert tuple(CLASSES[label] for label in moved.labels) == theirs
+    by_alias = {**dict(zip(CLASSES, CLASSES, strict=True)), "Anger": "sad"}
+    with pytest.raises(DataError, match="class 'angry' of other is mapped both to 'angry' and"):
+        map_classes(faces, CLASSES, by_alias, "m")
+
+
+def test_a_map_that_is_no_table_of_names_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    for text, said in (("a = ", "cannot be read as TOML"), ("a = 3", "a = 3 is no name")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=said):
+            read_class_map(path)
+    with pytest.raises(DataError, match=r"none\.toml: cannot be read"):
+        read_class_map(tmp_path / "none.toml")
+
+
+def test_the_test_split_of_another_data_set_is_mapped_opened_and_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    faces = draw_faces(70, size=40, seed=9)
+    names = {"happy": "4", "sad": "5", "neutral": "contempt"}
+    counts = dict.fromkeys(names.values(), 0)
+    for i, (face, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
+        if CLASSES[label] in names:
+            theirs = names[CLASSES[label]]
+            folder = tmp_path / "rafdb" / "test" / theirs
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{i}.png"), face)
+            counts[theirs] += 1
+    (tmp_path / "map.toml").write_text('4 = "happy"\n5 = "sad"\ncontempt = ""\n')
+    words: list[Any] = ["evaluate", PACKAGED, "--data", tmp_path / "rafdb", "--split", "test"]
+    words += ["--out", tmp_path / "out"]
+    status, _, err = mien(*words)
+    assert status == 1
+    assert "class 'contempt' is none of the model's" in err
+    assert not (tmp_path / "out").exists()
+    status, said, err = mien(*words, "--classes", tmp_path / "map.toml")
+    assert status == 0, err
+    assert f"contempt -> left out: {counts['contempt']} images" in said
+    assert f"4 -> happy: {counts['4']} images" in said
+    (row,) = rows(tmp_path / "out" / "tables" / "evaluation.csv")
+    assert int(row["images"]) == counts["4"] + counts["5"]
+    assert "test as final test" in row["context"]
+    (line,) = (tmp_path / "out" / "openings.jsonl").read_text().splitlines()
+    assert json.loads(line)["split"] == "test"
+    assert json.loads(line)["run"].startswith("plain-")
+
+
+def test_models_that_cannot_be_measured_together_are_refused(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    for paths, said in (
+        ([], "no model to evaluate"),
+        ([tmp_path / "none.onnx"], "none.onnx"),
+        ([runs["none"], runs["none"]], "given twice"),
+        ([runs["none"], PACKAGED], "has size"),
+    ):
+        with pytest.raises(RunError, match=said):
+            open_all(paths)
+
+
+def test_probabilities_of_a_run_are_those_of_predict_probabilities(runs: dict[str, Path]) -> None:
+    from mien.runs.run import Run
+
+    faces = draw_faces(30, size=24, seed=2)
+    (opened,) = open_all([runs["cbam"]])
+    np.testing.assert_allclose(
+        opened.predict_proba(faces.images),
+        predict_probabilities(Run.open(runs["cbam"]), faces),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.real
+def test_privatetest_has_no_labels_and_is_refused(fer2013: Path, tmp_path: Path) -> None:
+    words = ("evaluate", PACKAGED, "--data", fer2013, "--split", "test", "--out", tmp_path / "out")
+    status, _, err = mien(*words)
+    assert status == 1
+    assert "'PrivateTest': 3,589 of 3,589 images have no label" in err

@@ -1,0 +1,285 @@
+"""`mien predict`: what goes in, where the answers go, and how an interrupted one goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from mien.cli import main
+from mien.inference import Classifier, Face, answers, load, outputs, pictures, rows
+from mien.inference.pictures import Picture, decoded, listed
+from mien.inference.rows import Rows
+
+CLASSES = ("calm", "glad")
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def predict(*words: object, stdin: bytes = b"") -> Done:
+    """Run `mien predict` in this process."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(sys, "argv", ["mien", "predict", *map(str, words)])
+    patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    code: object = 0
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        patch.undo()
+    out.flush()
+    return Done(int(code or 0), out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[call-overload,attr-defined]
+
+
+@pytest.fixture(autouse=True)
+def _own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    return skimage.data.astronaut()[:320]
+
+
+@pytest.fixture
+def photos(astronaut: np.ndarray) -> Path:
+    """A folder with two faces, no face, and one that is no picture."""
+    folder = Path("photos")
+    (folder / "sub").mkdir(parents=True)
+    Image.fromarray(astronaut).save(folder / "a.png")
+    Image.fromarray(np.zeros((90, 90), np.uint8)).save(folder / "b.png")
+    Image.fromarray(astronaut[:, ::-1]).save(folder / "sub" / "c.png")
+    (folder / "notes.txt").write_text("not asked for")
+    (folder / "._a.png").write_text("what a Mac leaves behind")
+    return folder
+
+
+def table(path: str) -> list[dict[str, str]]:
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_photo_is_answered_in_a_line_that_says_where_and_by_what(photos: Path) -> None:
+    done = predict(photos / "a.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a.png: happy 9")
+    assert "next: mien predict" in done.stdout
+    assert "detector: cascade; `mien fetch detector` brings a better one" in done.stderr
+
+
+def test_a_folder_becomes_a_table_with_a_row_a_face_and_one_where_there_is_none(
+    photos: Path,
+) -> None:
+    done = predict(photos, "--out", "new/faces.csv")
+    assert done.returncode == 0, done.stderr
+    found = table("new/faces.csv")
+    assert [(row["image"], row["label"], row["faces"]) for row in found] == [
+        ("a.png", "happy", "1"),
+        ("b.png", "", "0"),
+        ("sub/c.png", "happy", "1"),
+    ]
+    model = load()
+    (face,) = model.predict(photos / "a.png")
+    assert [int(found[0][key]) for key in ("x", "y", "width", "height")] == list(face.box)  # type: ignore[union-attr]
+    for name in model.classes:
+        assert float(found[0][name]) == pytest.approx(face.probabilities[name], abs=1e-4)  # type: ignore[union-attr]
+    assert (found[0]["detection"], found[0]["known"]) == ("1.0000", "true")
+
+
+def test_crops_are_taken_as_they_are_without_a_detector(photos: Path) -> None:
+    predict(photos / "b.png", "--detector", "none", "--out", "crops.csv", "--min-probability", "1")
+    (row,) = table("crops.csv")
+    assert [row[key] for key in ("x", "y", "width", "height")] == ["0", "0", "90", "90"]
+    assert (row["detection"], row["known"], row["faces"]) == ("", "false", "1")
+    assert "crops; known from 1" in row["model"]
+
+
+def test_json_lines_come_from_standard_input_to_standard_output(photos: Path) -> None:
+    done = predict("-", "--json", "--largest", stdin=(photos / "a.png").read_bytes())
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    row = json.loads(line)
+    assert row["image"] == "-"
+    assert row["faces"][0]["label"] == "happy"
+    assert sum(row["faces"][0]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    refused = predict("-", "--json", stdin=b"no picture")
+    assert (refused.returncode, refused.stdout) == (1, "")
+
+
+def test_the_same_command_again_goes_on_where_it_was(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    decode = pictures.decode
+
+    def noted(source: Path, name: str, channels: int | None) -> np.ndarray:
+        asked.append(name)
+        return decode(source, name, channels)
+
+    monkeypatch.setattr(pictures, "decode", noted)
+    for out in ("faces.csv", "faces.jsonl"):
+        assert predict(photos, "--out", out).returncode == 0
+        whole = Path(out).read_bytes()
+        last = whole[:-1].rindex(b"\n") + 1
+        Path(out).write_bytes(whole[: last + 20])  # killed in the middle of the third picture
+        asked.clear()
+        again = predict(photos, "--out", out)
+        assert again.returncode == 0, again.stderr
+        assert asked == ["sub/c.png"]
+        assert "goes on after the 2 pictures" in again.stderr
+        assert "20 bytes of a torn last row are cut off" in again.stderr
+        assert Path(out).read_bytes() == whole
+        asked.clear()
+        assert "0 images" in predict(photos, "--out", out).stdout
+        assert asked == []
+
+
+def test_rows_of_different_settings_are_not_mixed(photos: Path) -> None:
+    assert predict(photos, "--out", "faces.csv").returncode == 0
+    before = Path("faces.csv").read_bytes()
+    refused = predict(photos, "--out", "faces.csv", "--largest")
+    assert refused.returncode == 1
+    assert "was made otherwise" in refused.stderr
+    Path("other.csv").write_text("name,age\nA,3\n")
+    assert "its columns are others" in predict(photos, "--out", "other.csv").stderr
+    assert Path("faces.csv").read_bytes() == before
+
+
+def test_a_bad_picture_ends_it_with_what_came_before_kept_or_is_left_out(photos: Path) -> None:
+    (photos / "b2.jpg").write_text("this is no picture")
+    refused = predict(photos, "--out", "faces.csv")
+    assert refused.returncode == 1
+    assert "error: b2.jpg: not an image" in refused.stderr
+    assert [row["image"] for row in table("faces.csv")] == ["a.png", "b.png"]
+    done = predict(photos, "--out", "faces.csv", "--skip-bad")
+    assert done.returncode == 0
+    assert "left out 1 unreadable files" in done.stderr
+    assert [row["image"] for row in table("faces.csv")] == ["a.png", "b.png", "sub/c.png"]
+
+
+def test_annotated_copies_go_into_a_folder_or_one_into_a_file(photos: Path) -> None:
+    assert predict(photos, "--out", "copies").returncode == 0
+    assert sorted(str(p.relative_to("copies")) for p in Path("copies").rglob("*.png")) == [
+        "a.png",
+        "b.png",
+        "sub/c.png",
+    ]
+    assert predict(photos / "a.png", "--out", "one.jpg").returncode == 0
+    with Image.open("one.jpg") as copy, Image.open(photos / "a.png") as original:
+        assert copy.size == original.size
+        assert np.abs(np.asarray(copy, int) - np.asarray(original)).max() > 100
+    before = (photos / "a.png").read_bytes()
+    assert "is the picture itself" in predict(photos / "a.png", "--out", photos / "a.png").stderr
+    assert (photos / "a.png").read_bytes() == before
+    assert "there are several" in predict(photos, "--out", "two.png").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "give pictures, a video, or --camera"),
+        (["a.jpg", "--camera", "0"], "only one of these"),
+        (["photos/*.tiff"], "there is no such file"),
+        (["empty"], "no picture found"),
+        (["photos", "--out", "faces.xlsx"], "answers are written as"),
+        (["photos", "--detector", "mtcnn"], "there is no detector 'mtcnn'"),
+        (["photos", "--detector-model", "x.onnx"], "say whose file this is"),
+    ],
+)
+def test_what_cannot_be_is_one_line(photos: Path, words: list[str], told: str) -> None:
+    Path("empty").mkdir()
+    done = predict(*words)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert sorted(p.name for p in Path().iterdir()) == ["empty", "photos"]
+
+
+def test_pictures_of_a_folder_are_listed_by_name_and_of_several_sources_by_path(
+    photos: Path,
+) -> None:
+    assert [p.name for p in listed([photos])] == ["a.png", "b.png", "sub/c.png"]
+    expected = [str(photos / name) for name in ("sub/c.png", "a.png", "b.png")]
+    assert [p.name for p in listed([photos / "sub", photos])] == expected  # none of them twice
+    assert [p.name for p in listed(["photos/**/*.png"])] == [expected[1], expected[2], expected[0]]
+
+
+def test_few_large_pictures_wait_decoded_and_many_small_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pictures, "BYTES", 1000)
+    monkeypatch.setattr(pictures.os, "cpu_count", lambda: 1)
+    sides = [10] * 30 + [20] * 30
+    monkeypatch.setattr(
+        pictures, "decode", lambda source, *_: np.zeros((int(source), int(source)), np.uint8)
+    )
+    given = 0
+
+    def coming() -> Iterator[Picture]:
+        nonlocal given
+        for side in sides:
+            given += 1
+            yield Picture("p", str(side).encode())
+
+    ahead = [given - n for n, _ in enumerate(decoded(coming()), 1)]
+    assert max(ahead[1:25]) > 2  # small ones
+    assert max(ahead[45:]) <= 2  # large ones: one a worker
+
+
+def test_a_full_disk_leaves_whole_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    face = Face((1, 2, 3, 4), "glad", {"calm": 0.25, "glad": 0.75}, 0.5)
+    with Rows(tmp_path / "a.csv", CLASSES, "m") as kept:
+        kept.add("one\nline.png", [face, face])
+        whole = (tmp_path / "a.csv").read_bytes()
+
+        class Full(io.FileIO):
+            def write(self, content: bytes) -> int:  # type: ignore[override]
+                if len(content) < 30:
+                    raise OSError(28, "No space left on device")
+                return super().write(content[:-20])
+
+        assert kept._file is not None
+        kept._file.close()
+        kept._file = Full(tmp_path / "a.csv", "ab")
+        with pytest.raises(rows.RunError, match="No space left"):
+            kept.add("two.png", [face])
+    assert (tmp_path / "a.csv").read_bytes() == whole
+    again = Rows(tmp_path / "a.csv", CLASSES, "m")
+    assert (again.done, again.cut) == ({"one\nline.png"}, 0)
+    # Of two faces only the first was written: the picture is asked about again.
+    (tmp_path / "a.csv").write_bytes(whole[: whole.rindex(b'"one')])
+    torn = Rows(tmp_path / "a.csv", CLASSES, "m")
+    assert torn.done == set()
+    assert torn.cut > 0
+
+
+def test_more_pictures_than_a_batch_are_answered_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "BATCH", 4)
+    for level in range(10):
+        pixels = np.full((50, 50 + level), 20 * level, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{level}.png")
+    model: Classifier = load(detector="none")
+    found = list(answers.answers(listed([tmp_path]), model))
+    assert [answer.faces[0].box[2] for answer in found] == list(range(50, 60))
+    assert outputs.as_text(found[0]).startswith("0.png: ")
