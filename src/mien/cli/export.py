@@ -112,8 +112,9 @@ def _compare(run: Run, faces: FaceSet | None) -> None:
 
     if faces is None:
         raise DataError("precisions are compared on the images of a data set: give --data")
-    table = Table("precision", "MiB", "ms, 1 image", "ms, each of 64", "accuracy", "labels", "file")
-    for row in compare_precisions(run, faces):
+    table = Table("precision", "MiB", "ms, 1 image", "ms, each of 64", "accuracy", "labels", "")
+    rows = compare_precisions(run, faces)
+    for row in rows:
         right = row.parity.accuracy
         table.add_row(
             row.precision,
@@ -122,6 +123,9 @@ def _compare(run: Run, faces: FaceSet | None) -> None:
             f"{row.batch:.2f}",
             "unknown" if right is None else f"{100 * right:.2f} %",
             f"{100 * row.parity.same_labels:.2f} % the run's",
-            "refused: " + row.refused if row.refused else "passes",
+            "refused" if row.refused else "passes",
         )
     Console().print(table)
+    for row in rows:
+        if row.refused:
+            print(f"{row.precision} is refused: {row.refused}")

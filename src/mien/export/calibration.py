@@ -120,10 +120,10 @@ def calibrate(
     if wanted:
         value = threshold_for(soften(probabilities, temperature), labels, **wanted)
         right, n = int((softened.argmax(1) == labels)[answered].sum()), int(answered.sum())
-        if not n:
+        if not n or value == float("inf"):
             raise DataError(
-                f"with a threshold for {_said(wanted)} no image of another fold gets an answer; "
-                "ask for less"
+                f"{' '.join(wanted)}: no threshold gives {100 * sum(wanted.values()):g} % on "
+                f"{len(labels):,} images; ask for less"
             )
         share = right / n, wilson_interval(right, n)
         threshold = Threshold(value, wanted, n / len(labels), *share)
@@ -146,10 +146,7 @@ def threshold_for(
 ) -> float:
     """The smallest threshold that gives an accuracy, or the largest that gives a coverage.
 
-    Raises
-    ------
-    DataError
-        if no threshold gives that accuracy.
+    Infinite if none gives that accuracy.
     """
     sure = probabilities.max(1)
     order = np.argsort(-sure, kind="stable")
@@ -159,13 +156,4 @@ def threshold_for(
     # Images of equal probability are answered together or not at all.
     ends = np.append(np.diff(sure[order]) < 0, True)
     enough = np.flatnonzero(ends & (right >= (accuracy or 0.0) * np.arange(1, len(right) + 1)))
-    if not len(enough):
-        raise DataError(
-            f"no threshold gives {_said({'accuracy': accuracy or 0.0})} on {len(labels):,} images; "
-            "ask for less"
-        )
-    return float(sure[order[enough[-1]]])
-
-
-def _said(wanted: dict[str, float]) -> str:
-    return ", ".join(f"{name} {100 * value:g} %" for name, value in wanted.items())
+    return float(sure[order[enough[-1]]]) if len(enough) else float("inf")

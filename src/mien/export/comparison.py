@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from mien.inference import Classifier
 from mien.runs.run import Run
 
 BATCH = 64
-ROUNDS = 9
+ROUNDS_OF_ONE, ROUNDS_OF_BATCH = 50, 9
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,12 @@ def compare_precisions(run: Run, faces: FaceSet, threads: int = 0) -> list[Compa
     models = {precision: Classifier(content, threads) for precision, content in files.items()}
     images = source.checked.images
     first = images[np.arange(BATCH) % len(images)]
-    one = _milliseconds({name: model.predict_proba for name, model in models.items()}, first[:1])
-    many = _milliseconds({name: model.predict_proba for name, model in models.items()}, first)
+    predict = {precision: model.predict_proba for precision, model in models.items()}
+    one = _milliseconds(predict, first[:1], ROUNDS_OF_ONE)
+    many = _milliseconds(predict, first, ROUNDS_OF_BATCH)
     compared = []
-    for precision, model in models.items():
-        found = parity(source, model.predict_proba)
+    for precision, predict_proba in predict.items():
+        found = parity(source, predict_proba)
         compared.append(
             Compared(
                 precision,
@@ -77,14 +78,14 @@ def compare_precisions(run: Run, faces: FaceSet, threads: int = 0) -> list[Compa
 
 
 def _milliseconds(
-    predict: dict[str, Callable[[np.ndarray], np.ndarray]], images: np.ndarray
+    predict: Mapping[str, Callable[[np.ndarray], np.ndarray]], images: np.ndarray, rounds: int
 ) -> dict[str, float]:
     """The median time of each over rounds in which they take turns; the first round is not counted.
 
     In turns, so that other work on the machine slows all of them alike.
     """
     times: dict[str, list[float]] = {name: [] for name in predict}
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         for name, function in predict.items():
             began = time.perf_counter()
             function(images)

@@ -56,7 +56,9 @@ def traced(source: Source, attention: bool) -> tuple[torch.export.ExportedProgra
         if the run has no weights, or no map where one is asked for.
     """
     run = source.run
-    network = load_model(run)
+    # Programs keep weights as they lie in memory, and warn of any but the plain layout.
+    network = load_model(run).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network.requires_grad_(False)
     look = kind = None
     if attention:
         look, kind = attention_of(network, run.recipe.image_size, source.channels)
@@ -74,6 +76,7 @@ def traced(source: Source, attention: bool) -> tuple[torch.export.ExportedProgra
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.export.export(graph, (example,), dynamic_shapes=shapes)
-    for node in program.graph.nodes:  # the tracer notes the lines of code it came from
-        node.meta.pop("stack_trace", None)
+    for part in program.graph_module.modules():  # the tracer notes the lines of code it came from
+        for node in getattr(part, "graph", torch.fx.Graph()).nodes:
+            node.meta.pop("stack_trace", None)
     return program, kind
