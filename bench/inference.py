@@ -84,14 +84,15 @@ def opened(engine: Engine) -> Predict:
         return load(engine.source, threads=engine.threads).predict_proba
     import torch
 
-    from mien.export.onnx import Pixels
+    from mien.export.graph import Graph
     from mien.images import Normalisation
     from mien.training.predict import load_model
 
     torch.set_num_threads(engine.threads)
     run = Run.open(engine.source)
-    whole: Any = Pixels(
+    whole: Any = Graph(
         load_model(run, engine.device),
+        None,
         Normalisation.from_dict(run.info["normalisation"]),
         run.recipe.image_size,
         temperature=1.0,

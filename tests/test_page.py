@@ -210,17 +210,21 @@ def test_a_photograph_is_shown_with_box_and_probabilities(browser: Browser, tmp_
         names = browser.js(
             "[...document.querySelectorAll('.bars li > :first-child')].map((s) => s.textContent)"
         )
-        disabled = browser.js("document.getElementById('attention').disabled")
-        reason = browser.js("document.getElementById('attention-note').textContent")
     scale = frame["width"] / 512
     found = [box["x"] - frame["x"], box["y"] - frame["y"], box["width"], box["height"]]
     assert found == pytest.approx([scale * value for value in face.box], abs=1)
     assert shares == pytest.approx(list(face.probabilities.values()), abs=1e-5)
     assert names == list(face.probabilities)
     assert browser.status() == f"1 face: {face.label} {100 * face.probabilities[face.label]:.0f} %."
-    assert disabled
-    assert "no attention output" in reason
     assert complaints(browser) == []
+
+
+def test_the_map_of_a_model_that_has_none_cannot_be_asked_for(browser: Browser) -> None:
+    with served(Classifier(brightness(), detector=LeftHalf())) as url:
+        ready(browser, url)
+        assert browser.js("document.getElementById('attention').disabled")
+        reason = browser.js("document.getElementById('attention-note').textContent")
+    assert "no attention output" in reason
 
 
 def test_the_map_is_drawn_over_the_face_when_asked_for(

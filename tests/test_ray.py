@@ -136,7 +136,7 @@ def kill_in_the_middle(cluster: Any, node: Any, folder: Path) -> None:
 
 
 def test_a_study_whose_node_is_killed_ends_with_the_results_of_one_machine(
-    cluster: Any, scratch: Path, tmp_path: Path
+    cluster: Any, scratch: Path, tmp_path: Path, one_thread: None
 ) -> None:
     faces = mien.read("drawn:140")
     [node] = (n for n in cluster.worker_nodes if n._ray_params.env_vars["TMPDIR"][-1] == "2")
