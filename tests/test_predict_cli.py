@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -251,17 +252,17 @@ def test_a_full_disk_leaves_whole_pictures(tmp_path: Path, monkeypatch: pytest.M
         kept.add("one\nline.png", [face, face])
         whole = (tmp_path / "a.csv").read_bytes()
 
-        class Full(io.FileIO):
-            def write(self, content: bytes) -> int:  # type: ignore[override]
-                if len(content) < 30:
-                    raise OSError(28, "No space left on device")
-                return super().write(content[:-20])
+        write = os.write
 
-        assert kept._file is not None
-        kept._file.close()
-        kept._file = Full(tmp_path / "a.csv", "ab")
+        def until_full(file: int, content: bytes) -> int:
+            if len(content) < 30:
+                raise OSError(28, "No space left on device")
+            return write(file, content[:-20])
+
+        monkeypatch.setattr(rows.os, "write", until_full)
         with pytest.raises(rows.RunError, match="No space left"):
             kept.add("two.png", [face])
+        monkeypatch.undo()
     assert (tmp_path / "a.csv").read_bytes() == whole
     again = Rows(tmp_path / "a.csv", CLASSES, "m")
     assert (again.done, again.cut) == ({"one\nline.png"}, 0)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import cv2
 from mien.errors import DataError, RunError
 from mien.inference.capture import quiet
 from mien.inference.footage import Frame
+from mien.inference.rows import append, csv_text
 from mien.inference.tracks import Tracked
 
 TABLES = (".csv", ".jsonl")
@@ -87,12 +86,12 @@ def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
 
     def record(batch: Sequence[Seen]) -> None:
         with _saying(out):
-            _append(file.fileno(), lines(batch).encode())
+            append(file.fileno(), lines(batch).encode())
 
     with file:
         if out.suffix.lower() == ".csv":
             lines = _csv_lines
-            _append(file.fileno(), _csv([[*HEAD, *classes, "detection", "known"]]).encode())
+            append(file.fileno(), csv_text([[*HEAD, *classes, "detection", "known"]]).encode())
         yield record
         with _saying(out):
             os.fsync(file.fileno())
@@ -178,17 +177,6 @@ def _saying(out: Path) -> Iterator[None]:
         ) from error
 
 
-def _append(file: int, content: bytes) -> None:
-    """Write all of it or, on a full disk or when interrupted, nothing."""
-    before, done = os.fstat(file).st_size, 0
-    try:
-        while done < len(content):
-            done += os.write(file, content[done:])
-    except BaseException:
-        os.ftruncate(file, before)
-        raise
-
-
 def _rows(batch: Sequence[Seen]) -> Iterator[dict[str, Any]]:
     """The faces of the chosen frames as JSON has them; probabilities to six places."""
     for seen in batch:
@@ -211,7 +199,7 @@ def _json_lines(batch: Sequence[Seen]) -> str:
 
 
 def _csv_lines(batch: Sequence[Seen]) -> str:
-    return _csv(
+    return csv_text(
         [
             *(row["frame"], f"{row['time']:.3f}", row["face"], *row["box"], row["label"]),
             *(f"{p:.6f}" for p in row["probabilities"].values()),
@@ -219,9 +207,3 @@ def _csv_lines(batch: Sequence[Seen]) -> str:
         ]
         for row in _rows(batch)
     )
-
-
-def _csv(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

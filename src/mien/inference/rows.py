@@ -6,9 +6,9 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from mien.errors import DataError, RunError
 from mien.inference.classifier import Face
@@ -79,20 +79,14 @@ class Rows:
         """Add a picture, wholly or, on a full disk or when interrupted, not at all."""
         text = csv_rows(name, faces, self) if self._csv else json_line(name, faces, self.model)
         if self._csv and not self._end:
-            text = _csv([self.header]) + text
+            text = csv_text([self.header]) + text
         content = text.encode()
         try:
             if self._file is None:
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 # Unbuffered: what is added has reached the file, so that a kill tears no row.
                 self._file = self.out.open("ab", buffering=0)
-            done = 0
-            try:
-                while done < len(content):
-                    done += self._file.write(content[done:])
-            except BaseException:
-                self._file.truncate(self._end)
-                raise
+            append(self._file.fileno(), content)
         except OSError as error:
             raise RunError(
                 f"{self.out}: cannot be written ({error.strerror or error}). What it has is whole; "
@@ -154,8 +148,8 @@ class Rows:
 def csv_rows(name: str, faces: Sequence[Face], table: Rows) -> str:
     """The rows of a picture in the columns of `table`."""
     if not faces:
-        return _csv([[name, *[""] * (len(table.header) - 3), 0, table.model]])
-    return _csv(
+        return csv_text([[name, *[""] * (len(table.header) - 3), 0, table.model]])
+    return csv_text(
         [
             name,
             face.label,
@@ -186,7 +180,19 @@ def json_line(name: str, faces: Sequence[Face], model: str) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _csv(rows: Any) -> str:
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as lines of a CSV."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def append(file: int, content: bytes) -> None:
+    """Write all of it or, on a full disk or when interrupted, nothing."""
+    before, done = os.fstat(file).st_size, 0
+    try:
+        while done < len(content):
+            done += os.write(file, content[done:])
+    except BaseException:
+        os.ftruncate(file, before)
+        raise
