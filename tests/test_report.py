@@ -14,7 +14,7 @@ import pytest
 from mien.errors import RunError
 from mien.metrics import evaluate
 from mien.report import write_report
-from mien.report.page import render
+from mien.report.page import render, summary
 from mien.report.results import read_results
 from mien.report.table import Column, Table, count, interval, percent, signed
 from mien.report.tables import all_tables
@@ -394,6 +394,13 @@ def test_a_model_that_was_not_run_is_said_so_and_the_rest_is_reported():
     (row,) = (r for r in rows_of(results, "not-run") if r["what"] == "ResNet50-CBAM (w1/4)")
     assert row["why"] == "out of time"
     assert len(rows_of(results, "price-of-attention")) == 2
+
+
+def test_a_study_of_every_phase_says_that_none_was_left_out():
+    phases = {"balance": {"lift": "200"}, "searches": [{"key": "plain"}]}
+    validations = [{"scheme": scheme} for scheme in ("k-fold", "5x2")]
+    found = dict(summary(made_up_results() | phases | {"validations": validations}))
+    assert found["What was not run"] == "Nothing of the paper's phases."
 
 
 def test_a_study_without_any_finished_model_and_without_sheets_still_has_a_page(tmp_path):

@@ -179,7 +179,9 @@ def svg_text(figure: Figure, title: str = "") -> str:
 
 
 def _render(figure: Figure, form: str, metadata: dict[str, str | None]) -> bytes:
-    if figure.get_layout_engine() is not None:
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         # Constrained layout starts from where it ended, so that each drawing would shift by a
         # hair. It is let settle and then kept.
         figure.draw_without_rendering()

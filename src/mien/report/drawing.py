@@ -27,8 +27,4 @@ def write_figures(figures: Iterable[Figure], folder: Path) -> None:
     """Write each figure as SVG and PDF."""
     folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        # Laid out once: each rendering would do so anew, at twice the time.
-        with plots.style():
-            figure.drawing.draw_without_rendering()
-            figure.drawing.set_layout_engine("none")
         plots.save(figure.drawing, folder / figure.name)

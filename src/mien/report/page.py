@@ -192,7 +192,7 @@ def _not_run(results: Results) -> str:
     parts += [] if results.get("searches") else ["tuning"]
     parts += [] if "k-fold" in done else ["cross-validation"]
     parts += [] if "5x2" in done else ["the paired tests of the paper"]
-    text = listed(parts) or "nothing of the paper's phases"
+    text = listed(parts) if parts else "nothing of the paper's phases"
     text = f"{text[0].upper()}{text[1:]}."
     if missing:
         text += f" Models not run: {listed(missing)}."
