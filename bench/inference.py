@@ -3,7 +3,8 @@
 Every engine goes from uint8 pixels in memory to float32 probabilities in memory, has a process of
 its own, so that its memory is its own too, and takes turns with the others, so that a drift of the
 machine falls on all of them alike. ONNX Runtime runs on the processor also where PyTorch has an
-accelerator. An export that is refused because it differs from its run is shown as refused.
+accelerator. A precision that `mien export` refuses, because it differs from its run, is measured
+all the same, and a note says so.
 
 The published figures come from
 
@@ -161,7 +162,7 @@ def measure(
 def engines_of(
     args: argparse.Namespace, faces: FaceSet, folder: Path
 ) -> tuple[list[Engine], dict[str, str]]:
-    """The engines that were asked for, and the reasons of those that were refused.
+    """The engines that were asked for, and why `mien export` would refuse some of them.
 
     Raises
     ------
@@ -174,22 +175,21 @@ def engines_of(
         if args.engines not in (None, [name]):
             raise RunError(f"the packaged model is {name} alone; give a finished run with --run")
         return [make(name, PACKAGED, "cpu")], {}
-    from mien.export import export_onnx
+    from mien.export.onnx import onnx_bytes
+    from mien.export.parity import parity
+    from mien.export.source import source_of
 
     run, engines, refused = Run.open(args.run), [], {}
     for name in args.engines or ENGINES:
         if name not in ONNX:
             engines.append(make(name, args.run, args.device))
             continue
-        file = folder / f"{name}.onnx"
-        try:
-            export_onnx(run, file, precision=ONNX[name], faces=faces)
-        except RunError as error:
-            refused[name] = f"refused: {error}"
-        else:
-            engines.append(make(name, file, "cpu"))
-    if not engines:
-        raise RunError("; ".join(refused.values()))
+        source, file = source_of(run, faces), folder / f"{name}.onnx"
+        file.write_bytes(onnx_bytes(source, ONNX[name]))
+        reason = parity(source, load(file, detector="none").predict_proba).reason(ONNX[name])
+        if reason is not None:
+            refused[name] = reason
+        engines.append(make(name, file, "cpu"))
     return engines, refused
 
 
@@ -230,12 +230,12 @@ def speed_table(
     ]
     if accelerated:
         columns.append(Column("of the accelerator", decimals(2), "GiB", "GiB"))
-    rows += [[name, why, *[None] * (len(columns) - 2)] for name, why in refused.items()]
     notes = [
         "From uint8 pixels to probabilities, both in the processor's memory. Rates and ratios are "
         "medians over the rounds, latencies percentiles of all calls.",
         "Peak memory: of the process since its start, with Python, the engine, and what it loaded "
         "and compiled; processes of the compiler are not in it.",
+        *(f"`mien export` refuses {name}: {why}." for name, why in refused.items()),
     ]
     return Table("inference", "Faces per second and latency.", columns, rows, notes, context)
 
