@@ -260,8 +260,10 @@ def test_speedrun_trains_every_seed_and_says_whether_the_target_was_reached(
 
 
 def test_every_change_of_the_ablation_is_one(bench: ModuleType) -> None:
-    for name, change in bench.ablation.CHANGES.items():
-        assert bench.ablation.BASE.but(**change) != bench.ablation.BASE, name
+    for base in (bench.ablation.BASE, bench.ablation.BASE.but(width=0.25)):
+        for name in bench.ablation.CHANGES:
+            assert bench.ablation.with_change(base, name) != base, name
+    assert bench.ablation.with_change(base, "half the width").width == 0.125
 
 
 def test_a_model_is_not_asked_for_changes_it_cannot_have(bench: ModuleType) -> None:
