@@ -137,8 +137,10 @@ def main(argv: Sequence[str] | None = None) -> str:
 
 def with_change(base: Recipe, name: str) -> Recipe:
     """The recipe with one of `CHANGES`, whose widths are shares of the recipe's own."""
-    change = CHANGES[name]
-    return base.but(**change | ({"width": base.width * change["width"]} if "width" in change else {}))
+    change = dict(CHANGES[name])
+    if "width" in change:
+        change["width"] *= base.width
+    return base.but(**change)
 
 
 def fits(change: dict[str, Any], base: Recipe) -> bool:
