@@ -30,7 +30,7 @@ import numpy as np
 import sheet
 
 from mien.data import FaceSet, read, roles
-from mien.detection import Detector, Found, Mapping, crop, detector, training_box
+from mien.detection import Detector, Found, Mapping, crop, detector, tilt, training_box
 from mien.detection.fetch import place
 from mien.inference import Classifier, load
 from mien.metrics import wilson_interval
@@ -97,7 +97,7 @@ def crops_of(seen: Seen, mapping: Mapping) -> list[np.ndarray]:
     assert seen.found is not None
     box = seen.found.box
     mapped = training_box(box, mapping, seen.picture.shape)
-    places = [(seen.crop, None), (box, None), (mapped, None), (mapped, seen.found.eyes)]
+    places = [(seen.crop,), (box,), (mapped,), (mapped, tilt(seen.found.eyes))]
     return [crop(seen.picture, *at) for at in places]
 
 

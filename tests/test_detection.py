@@ -211,7 +211,7 @@ def test_eyes_are_turned_level_and_their_face_stays_in_the_middle() -> None:
     picture[48:53, 28:33] = picture[68:73, 63:68] = 255  # the person's right eye, and the left
     eyes = ((30.0, 50.0), (65.0, 70.0))
     assert tilt(eyes) == pytest.approx(29.74, abs=0.01)
-    turned = crop(picture, (10, 20, 80, 80), eyes)
+    turned = crop(picture, (10, 20, 80, 80), tilt(eyes))
     rows, columns = np.nonzero(turned > 128)
     left, right = rows[columns < 40], rows[columns > 40]
     assert left.size > 9
@@ -219,14 +219,14 @@ def test_eyes_are_turned_level_and_their_face_stays_in_the_middle() -> None:
     assert left.mean() == pytest.approx(right.mean(), abs=1)
 
 
-def test_eyes_that_are_nearly_level_leave_the_crop_as_it_is() -> None:
+def test_eyes_that_are_nearly_level_are_not_tilted_and_leave_the_crop_as_it_is() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (50, 60)).astype(np.uint8)
     level = ((10.0, 20.0), (30.0, 20.0 + 20 * np.tan(np.radians(LEAST_TILT - 0.5))))
     plain = picture[5:45, 4:44]
-    np.testing.assert_array_equal(crop(picture, (4, 5, 40, 40), level), plain)
+    assert tilt(level) == tilt(None) == 0
     np.testing.assert_array_equal(crop(picture, (4, 5, 40, 40)), plain)
     tilted = ((10.0, 20.0), (30.0, 20.0 + 20 * np.tan(np.radians(LEAST_TILT + 0.5))))
-    assert (crop(picture, (4, 5, 40, 40), tilted) != plain).any()
+    assert (crop(picture, (4, 5, 40, 40), tilt(tilted)) != plain).any()
 
 
 @pytest.mark.parametrize(

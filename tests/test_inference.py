@@ -259,7 +259,8 @@ def test_a_tilted_face_is_turned_by_its_eyes() -> None:
     model = Classifier(brightness(attends=True), detector=Points(bar))
     seen: list[np.ndarray] = []
     model.predict_proba = lambda crops: seen.append(crops) or np.ones((len(crops), 2))  # type: ignore[method-assign,func-returns-value]
-    model.predict(picture)
+    (face,) = model.predict(picture)
+    assert face.tilt == 90
     rows, columns = seen[0][0].mean(1), seen[0][0].mean(0)
     assert rows[1:3].min() > 100 > rows[[0, 3]].max()
     assert np.ptp(columns) < 20

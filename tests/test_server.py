@@ -165,6 +165,7 @@ def test_a_picture_has_the_faces_that_the_detector_finds(client: TestClient) -> 
                         "probabilities": {"dark": 0.6, "bright": 0.4},
                         "detection": 0.75,
                         "known": True,
+                        "tilt": 0.0,
                         "attention": None,
                     }
                 ],
@@ -209,9 +210,26 @@ def test_attention_covers_the_square_that_the_model_saw(client: TestClient) -> N
         json=as_json(png(pixels), boxes=[[[0, 0, 4, 4], [0, 0, 4, 2]]]),
     )
     square, wide = (face["attention"] for face in answer.json()["images"][0]["faces"])
-    assert square == {"box": [0, 0, 4, 4], "map": [[1] * 4, [0] * 4, [0] * 4, [0] * 4]}
+    rows = [[1] * 4, [0] * 4, [0] * 4, [0] * 4]
+    assert square == {"box": [0, 0, 4, 4], "tilt": 0, "map": rows}
     # Two rows stand in the middle of four, so the map begins a row above the picture.
-    assert wide == {"box": [0, -1, 4, 4], "map": [[0] * 4, [1] * 4, [0] * 4, [0] * 4]}
+    assert wide == {"box": [0, -1, 4, 4], "tilt": 0, "map": [rows[1], rows[0], *rows[2:]]}
+
+
+def test_the_attention_of_a_turned_face_is_that_of_what_the_model_saw() -> None:
+    class Turned:
+        name = "turned"
+
+        def __call__(self, picture: np.ndarray) -> list[Found]:
+            return [Found((0, 0, 8, 8), 1.0, ((4.0, 2.0), (4.0, 6.0)))]
+
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:, 4:] = 255  # eyes one above the other: what lies on the right is above
+    with client_of(Classifier(brightness(attention=True), detector=Turned())) as client:
+        answer = client.post("/v1/predict?attention=true", files=files(png(pixels))).json()
+    (face,) = answer["images"][0]["faces"]
+    assert face["tilt"] == face["attention"]["tilt"] == 90
+    assert face["attention"]["map"] == [[1] * 4, [1] * 4, [0] * 4, [0] * 4]
 
 
 def test_a_model_without_attention_says_so() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mien.detection.align import crop
+from mien.detection.align import crop, tilt
 from mien.detection.boxes import MAPPINGS, Mapping, training_box
 from mien.detection.fetch import place
 from mien.detection.found import Detector, Found
@@ -18,6 +18,7 @@ __all__ = [
     "Mapping",
     "crop",
     "detector",
+    "tilt",
     "training_box",
 ]
 

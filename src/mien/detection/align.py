@@ -14,20 +14,26 @@ LEAST_TILT = 10.0
 more exactly."""
 
 
-def tilt(eyes: Eyes) -> float:
-    """How far the line of the eyes is turned, in degrees, clockwise as seen in the picture."""
+def tilt(eyes: Eyes | None) -> float:
+    """How far the line of the eyes is turned, in degrees, clockwise as seen in the picture.
+
+    0 where it is turned by less than `LEAST_TILT`, or nobody says where the eyes are.
+    """
+    if eyes is None:
+        return 0.0
     (right_x, right_y), (left_x, left_y) = eyes
-    return math.degrees(math.atan2(left_y - right_y, left_x - right_x))
+    angle = math.degrees(math.atan2(left_y - right_y, left_x - right_x))
+    return angle if abs(angle) >= LEAST_TILT else 0.0
 
 
-def crop(picture: np.ndarray, box: Box, eyes: Eyes | None = None) -> np.ndarray:
-    """What a picture shows in a box, turned about the box's middle so that the eyes are level.
+def crop(picture: np.ndarray, box: Box, angle: float = 0.0) -> np.ndarray:
+    """What a picture shows in a box, turned about the box's middle so that the face is upright.
 
     Parameters
     ----------
     picture : uint8 ``[H, W]`` or ``[H, W, 3]``
     box : x, y, width and height, within the picture
-    eyes : None leaves the picture as it is; so do eyes tilted by less than `LEAST_TILT`
+    angle : of the face in the picture, as `tilt` gives it
 
     Returns
     -------
@@ -35,8 +41,7 @@ def crop(picture: np.ndarray, box: Box, eyes: Eyes | None = None) -> np.ndarray:
     picture is its reflection.
     """
     x, y, width, height = box
-    angle = tilt(eyes) if eyes is not None else 0.0
-    if abs(angle) < LEAST_TILT:
+    if not angle:
         return picture[y : y + height, x : x + width]
     middle = x + (width - 1) / 2, y + (height - 1) / 2
     turn = cv2.getRotationMatrix2D(middle, angle, 1.0)

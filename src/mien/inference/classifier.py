@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien.detection import MAPPINGS, Detector, crop, training_box
+from mien.detection import MAPPINGS, Detector, crop, tilt, training_box
 from mien.detection import detector as detector_named
 from mien.detection.boxes import checked
-from mien.detection.found import Box, Eyes
+from mien.detection.found import Box
 from mien.errors import DataError, RunError
 from mien.pixels import decode, from_pillow, letterbox, to_channels
 
@@ -43,6 +43,8 @@ class Face:
     probabilities : of each class, summing to 1
     detection : how sure the detector is that this is a face, 0 to 1; None without a detector
     known : False where the largest probability is too small to give an answer
+    tilt : how far the face is turned in the picture, in degrees clockwise; the model saw the box
+        turned back by it. 0 for a face that is nearly upright, or whose eyes no detector saw.
     """
 
     box: Box
@@ -50,6 +52,7 @@ class Face:
     probabilities: dict[str, float]
     detection: float | None = None
     known: bool = True
+    tilt: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class _Place:
 
     picture: int
     box: Box
-    eyes: Eyes | None = None
+    tilt: float = 0.0
     detection: float | None = None
 
 
@@ -206,7 +209,7 @@ class Classifier:
         for number, (picture, own) in enumerate(zip(pictures, given, strict=True)):
             pixels, name = self._pixels(picture, f"picture {number}")
             for place in self._places(number, pixels, name, own, largest):
-                face = to_channels(crop(pixels, place.box, place.eyes), self.channels)
+                face = to_channels(crop(pixels, place.box, place.tilt), self.channels)
                 crops.append(letterbox(face, self.size))
                 places.append(place)
         found: list[list[Face]] = [[] for _ in pictures]
@@ -220,6 +223,7 @@ class Classifier:
                         dict(zip(self.classes, map(float, row), strict=True)),
                         place.detection,
                         bool(row[best] >= least),
+                        place.tilt,
                     )
                 )
         return found if several else found[0]
@@ -237,7 +241,7 @@ class Classifier:
             _Place(
                 number,
                 training_box(face.box, mapping, pixels.shape) if mapping else face.box,
-                face.eyes,
+                tilt(face.eyes),
                 face.score,
             )
             for face in self.detector(pixels)[: 1 if largest else None]

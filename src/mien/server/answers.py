@@ -14,6 +14,7 @@ class AttentionMap(BaseModel):
         description="x, y, width and height of the square that the map covers, in pixels of the "
         "picture; it may reach outside"
     )
+    tilt: float = Field(description="degrees that it is turned about its middle, clockwise")
     map: list[list[float]] = Field(description="rows of weights, 0 to 1")
 
 
@@ -25,6 +26,7 @@ class FaceFound(BaseModel):
     probabilities: dict[str, float] = Field(description="of each class, summing to 1")
     detection: float | None = Field(description="the detector's score, 0 to 1, if it found the box")
     known: bool = Field(description="false where the model had better not say")
+    tilt: float = Field(description="degrees that the face is turned, clockwise; 0: hardly")
     attention: AttentionMap | None = Field(description="null unless ?attention=true")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mien.detection import crop
 from mien.inference import Classifier, Face
 from mien.pixels import letterbox, to_channels
 from mien.server.body import Box
@@ -37,16 +38,16 @@ def looker(classifier: Classifier) -> Callable[[Sequence[Picture]], list[Seen]]:
         crops, wanted = [], []
         for picture, faces in zip(pictures, seen, strict=True):
             for face in faces if picture.attention else ():
-                x, y, width, height = face["box"]
-                crop = picture.pixels[y : y + height, x : x + width]
-                crops.append(letterbox(to_channels(crop, classifier.channels), classifier.size))
+                pixels = crop(picture.pixels, face["box"], face["tilt"])
+                crops.append(letterbox(to_channels(pixels, classifier.channels), classifier.size))
                 wanted.append(face)
         if crops and (weights := classifier.attention(np.stack(crops))) is not None:
             for face, one in zip(wanted, weights, strict=True):
                 x, y, width, height = face["box"]
                 side = max(width, height)  # letterbox pads the shorter side
                 square = (x - (side - width) / 2, y - (side - height) / 2, side, side)
-                face["attention"] = {"box": square, "map": one.astype(float).round(3).tolist()}
+                rows = one.astype(float).round(3).tolist()
+                face["attention"] = {"box": square, "tilt": face["tilt"], "map": rows}
         return seen
 
     return look
@@ -59,5 +60,6 @@ def _as_answered(face: Face) -> dict[str, Any]:
         "probabilities": {name: round(value, 6) for name, value in face.probabilities.items()},
         "detection": face.detection,
         "known": face.known,
+        "tilt": round(face.tilt, 1),
         "attention": None,
     }

@@ -105,7 +105,10 @@ function draw(seen) {
   const mirrored = frame.classList.contains("mirrored");
   const marks = document.createDocumentFragment();
   for (const face of seen.faces) {
-    if (face.attention) marks.append(placed(shade(face.attention.map), face.attention.box, seen, mirrored));
+    if (!face.attention) continue;
+    const map = placed(shade(face.attention.map), face.attention.box, seen, mirrored);
+    map.style.rotate = `${mirrored ? -face.attention.tilt : face.attention.tilt}deg`;
+    marks.append(map);
   }
   const cards = seen.faces.map((face, index) => {
     const box = mark(face, index, seen, mirrored);
