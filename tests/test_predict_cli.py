@@ -32,9 +32,16 @@ class Done:
     stderr: str
 
 
-def predict(*words: object, stdin: bytes = b"") -> Done:
+class Terminal(io.StringIO):
+    """A terminal that remembers what was shown."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def predict(*words: object, stdin: bytes = b"", err: io.StringIO | None = None) -> Done:
     """Run `mien predict` in this process."""
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), err or io.StringIO()
     patch = pytest.MonkeyPatch()
     patch.setattr(sys, "argv", ["mien", "predict", *map(str, words)])
     patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -153,6 +160,16 @@ def test_the_same_command_again_goes_on_where_it_was(
         asked.clear()
         assert "0 images" in predict(photos, "--out", out).stdout
         assert asked == []
+
+
+def test_a_terminal_is_shown_how_far_it_has_come_where_answers_do_not_say_so(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # rich draws no bar on a dumb one
+    counted = "3 pictures"
+    assert counted in predict(photos, "--out", tmp_path / "faces.csv", err=Terminal()).stderr
+    assert counted not in predict(photos, "--out", tmp_path / "faces2.csv").stderr
+    assert counted not in predict(photos, err=Terminal()).stderr
 
 
 def test_rows_of_different_settings_are_not_mixed(photos: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ from mien.cli.app import SkipBad, app, next_step, stoppable
 from mien.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from mien.detection import Detector
     from mien.inference import Classifier
@@ -160,6 +160,7 @@ def _answer(
 
     with ExitStack() as stack:
         stack.enter_context(stoppable())
+        show = stack.enter_context(_shown("pictures", out is not None and not json))
         kept = stack.enter_context(output(out, model, by)) if out else Output(lambda answer: None)
         if kept.done:
             print(f"{out}: goes on after the {len(kept.done):,} pictures in it", file=sys.stderr)
@@ -175,6 +176,7 @@ def _answer(
             ):
                 kept.add(answer)
                 done += 1
+                show(done, None)
                 if json:
                     sys.stdout.write(json_line(answer.picture.name, answer.faces, by))
                 elif out is None:
@@ -196,12 +198,32 @@ def _answer(
         next_step("mien predict PHOTOS --out faces.csv, or --out copies for annotated copies")
 
 
+@contextmanager
+def _shown(what: str, wanted: bool) -> Iterator[Callable[[float, float | None], None]]:
+    """Show on a terminal how far it has come, and of how much where that is known."""
+    if not (wanted and sys.stderr.isatty()):
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def show(done: float, total: float | None) -> None:
+            text = f"{done:,.0f} of {total:,.0f} {what}" if total else f"{done:,.0f} {what}"
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield show
+
+
 def _watch(source: Path | int, model: Classifier, **settings: Any) -> None:
     """Have a video or a camera watched, and say what came of it."""
     from mien.inference.video import predict_video
 
-    with stoppable():
-        watched = predict_video(source, model, **settings)
+    with stoppable(), _shown("seconds", settings["out"] is not sys.stdout) as show:
+        watched = predict_video(source, model, progress=show, **settings)
     for note in watched.notes:
         print(note, file=sys.stderr)
     for file in watched.files:
