@@ -259,3 +259,16 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path: Path) -> None:
     assert "the same command goes on from there" in told
     assert "Traceback" not in told
     assert len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 1
+
+
+@pytest.mark.parametrize("command", ["demo", "evaluate x --data drawn", "explain x --data drawn"])
+def test_what_the_base_install_lacks_is_named_with_what_brings_it(command: str) -> None:
+    script = (
+        f"import sys; sys.modules['torch'] = None; sys.argv = ['mien', *{command.split()}];"
+        "from mien.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: this needs torch, which is not installed")
+    assert "pip install 'mien[train]'" in line

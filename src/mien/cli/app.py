@@ -47,6 +47,16 @@ def main() -> None:
     except MienError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "mien"):
+            raise
+        print(
+            f"error: this needs {package}, which is not installed; mien[train] has all that "
+            "training, measuring, explaining and exporting need: pip install 'mien[train]'",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
 
 
 @contextlib.contextmanager
