@@ -1,9 +1,11 @@
-"""Frames per second of decoding alone, predicting alone, one after the other, and both at once.
+"""Videos and folders: decoding alone, predicting alone, one after the other, and both at once.
 
 The four take turns on one video, which is made on the spot: faces of ``--data`` that move over a
-grey ground. A second, longer video of small frames shows the memory early and late.
+grey ground; and then on a folder of its frames as JPEG. A second, longer video of small frames
+shows the memory early and late.
 
-    python bench/video.py --seconds 40 --minutes 60 --threads 2
+    python bench/video.py --data .data/fer2013 --seconds 20 --minutes 60 --threads 2 \\
+        --out docs/results/video.md
 """
 
 from __future__ import annotations
@@ -24,35 +26,51 @@ from memory import anonymous
 from mien.data import read
 from mien.errors import RunError
 from mien.inference import Classifier, load
+from mien.inference.answers import answers
 from mien.inference.footage import BATCH, Footage
+from mien.inference.pictures import decoded, listed
 from mien.inference.video import predict_video
-from mien.report.table import Column, Table, count, decimals
+from mien.pixels import decode
+from mien.report.table import Column, Table, decimals
 
 RATE = 25
-PARTS = ("rates", "memory")
+PARTS = ("frames", "pictures", "memory")
 WORKS = ("decoding alone", "predicting alone", "one after the other", "both at once")
 
 
+def drawn(faces: np.ndarray, number: int, size: tuple[int, int]) -> np.ndarray:
+    """A frame of `size` (width, height) with a face that moves, another one every second."""
+    width, height = size
+    side = height // 2
+    frame = np.full((height, width, 3), 96, np.uint8)
+    face = cv2.resize(faces[number // RATE % len(faces)], (side, side))
+    x = number % (width - side)
+    frame[height // 4 : height // 4 + side, x : x + side] = (
+        face if face.ndim == 3 else face[:, :, None]
+    )
+    return frame
+
+
 def make(path: Path, faces: np.ndarray, frames: int, size: tuple[int, int]) -> Path:
-    """A video of `size` (width, height) in which a face moves, another one every second."""
+    """A video of so many frames."""
     writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), RATE, size)
     if not writer.isOpened():
         raise RunError("this OpenCV has no encoder for MPEG-4 to make a video with")
-    width, height = size
-    side = height // 2
     for number in range(frames):
-        frame = np.full((height, width, 3), 96, np.uint8)
-        face = cv2.resize(faces[number // RATE % len(faces)], (side, side))
-        x = number % (width - side)
-        frame[height // 4 : height // 4 + side, x : x + side] = (
-            face if face.ndim == 3 else face[:, :, None]
-        )
-        writer.write(frame)
+        writer.write(drawn(faces, number, size))
     writer.release()
     return path
 
 
-def decode(film: Path) -> int:
+def make_folder(path: Path, faces: np.ndarray, pictures: int, size: tuple[int, int]) -> Path:
+    """A folder of so many frames as JPEG."""
+    path.mkdir()
+    for number in range(pictures):
+        cv2.imwrite(str(path / f"{number:05}.jpg"), drawn(faces, number, size))
+    return path
+
+
+def decode_film(film: Path) -> int:
     """Frames of a video that are decoded and thrown away."""
     with Footage(film) as footage:
         return sum(len(batch) for batch in footage)
@@ -87,25 +105,34 @@ def rated(work: Callable[[], int]) -> tuple[float, float]:
     return done / seconds, (after.user + after.system - before.user - before.system) / seconds
 
 
-def rates_table(film: Path, classifier: Classifier, args: argparse.Namespace) -> Table:
-    """How fast each work is, and what doing both at once is worth."""
+def of_film(film: Path, classifier: Classifier, frames: int) -> list[Callable[[], int]]:
+    """`WORKS` on a video."""
     with Footage(film) as footage:
         held = [frame.pixels for frame in next(iter(footage))]
-    frames = args.seconds * RATE
-    works: dict[str, Callable[[], int]] = dict(
-        zip(
-            WORKS,
-            (
-                lambda: decode(film),
-                lambda: predict(held, frames, classifier),
-                lambda: in_turns(film, classifier),
-                lambda: predict_video(film, classifier).frames,
-            ),
-            strict=True,
-        )
-    )
+    return [
+        lambda: decode_film(film),
+        lambda: predict(held, frames, classifier),
+        lambda: in_turns(film, classifier),
+        lambda: predict_video(film, classifier).frames,
+    ]
+
+
+def of_folder(folder: Path, classifier: Classifier, pictures: int) -> list[Callable[[], int]]:
+    """`WORKS` on a folder."""
+    files = [picture.source for picture in listed([folder])]
+    held = [decode(file, str(file)) for file in files[:BATCH]]
+    return [
+        lambda: sum(1 for _ in decoded(listed([folder]))),
+        lambda: predict(held, pictures, classifier),
+        lambda: sum(1 for file in files if classifier.predict(file) is not None),
+        lambda: sum(1 for _ in answers(listed([folder]), classifier)),
+    ]
+
+
+def rates_table(what: str, jobs: list[Callable[[], int]], args: argparse.Namespace) -> Table:
+    """How fast each of `WORKS` is, and what doing both at once is worth."""
+    works = dict(zip(WORKS, jobs, strict=True))
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
-    predict(held, len(held), classifier)  # once, to warm up
     for _ in range(args.rounds):
         for name, work in works.items():
             found[name].append(rated(work))
@@ -118,13 +145,13 @@ def rates_table(film: Path, classifier: Classifier, args: argparse.Namespace) ->
         rows.append([name, rate, busy, median(ratios), (min(ratios), max(ratios))])
     columns = [
         Column("work"),
-        Column("frames/s", count),
+        Column(f"{what}/s", decimals(1)),
         Column("busy cores", decimals(2)),
         Column("times one after the other", decimals(2)),
         Column("of all rounds", lambda pair: f"{pair[0]:.2f} to {pair[1]:.2f}"),
     ]
     note = f"{args.rounds} rounds in turns; medians."
-    return Table("video", "Frames per second.", columns, rows, [note])
+    return Table(what, f"{what.title()} per second.", columns, rows, [note])
 
 
 def memory_table(film: Path, classifier: Classifier, args: argparse.Namespace) -> Table:
@@ -170,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--model", type=Path, help="an ONNX file; default: the packaged model")
     parser.add_argument("--detector", default="auto", help="as for `mien predict`")
     parser.add_argument("--seconds", type=int, default=20, help="length of the video for the rates")
+    parser.add_argument("--pictures", type=int, default=1000, help="in the folder")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=60, help="of the video for the memory")
@@ -182,18 +210,24 @@ def main(argv: Sequence[str] | None = None) -> str:
     tables = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
-        if "rates" in args.parts:
-            film = make(path, faces, args.seconds * RATE, (width, height))
-            tables.append(rates_table(film, classifier, args))
+        if "frames" in args.parts:
+            frames = args.seconds * RATE
+            make(path, faces, frames, (width, height))
+            tables.append(rates_table("frames", of_film(path, classifier, frames), args))
+        if "pictures" in args.parts:
+            photos = make_folder(Path(folder) / "photos", faces, args.pictures, (width, height))
+            works = of_folder(photos, classifier, args.pictures)
+            tables.append(rates_table("pictures", works, args))
         if "memory" in args.parts:
             film = make(path, faces, int(args.minutes * 60 * RATE), (160, 120))
             tables.append(memory_table(film, small, args))
     about = [
-        f"rates: {args.seconds} s of {width}x{height} pixels at {RATE} frames/s, MPEG-4; detector "
-        f"{getattr(classifier.detector, 'name', 'none')}",
+        f"frames: {args.seconds} s of {width}x{height} pixels at {RATE} a second, MPEG-4",
+        f"pictures: {args.pictures:,} of that size, JPEG",
+        f"detector: {getattr(classifier.detector, 'name', 'none')}",
         f"memory: {args.minutes:g} min of 160x120 pixels; each picture one face",
     ]
-    return sheet.publish("Video: decoding and predicting at once", about, tables, args)
+    return sheet.publish("Videos and folders: decoding and predicting at once", about, tables, args)
 
 
 if __name__ == "__main__":

@@ -52,12 +52,13 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import training
     import trials
     import usual
+    import video
 
     found = ModuleType("bench")
     found.__dict__.update(
         ablation=ablation, balancing=balancing, gates=gates, inference=inference, sheet=sheet,
         speedrun=speedrun, strides=strides, study=study, training=training, trials=trials,
-        usual=usual,
+        usual=usual, video=video,
     )  # fmt: skip
     return found
 
@@ -472,3 +473,18 @@ def test_training_takes_the_published_sizes_of_models_that_have_one(bench: Modul
         ("plain", 1.0, 48, 8), ("vgg19", 0.5, 48, 8), ("inceptionv3", 0.5, 48, 8),
     ]  # fmt: skip
     assert all(recipe.compile for recipe in published + native)
+
+
+def test_a_film_and_a_folder_are_rated_in_every_way(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[int] = []
+    clocked = bench.video.rated
+    monkeypatch.setattr(
+        bench.video, "rated", lambda work: clocked(lambda: done.append(found := work()) or found)
+    )
+    small = ["--seconds", "1", "--pictures", "7", "--size", "96", "64", "--rounds", "1"]
+    text = bench.video.main([*SMALL, *small, "--parts", "frames", "pictures"])
+    assert done == [bench.video.RATE] * 4 + [7] * 4
+    for what in ("Frames", "Pictures"):
+        assert [row[0] for row in rows_of(text, f"{what} per second")] == list(bench.video.WORKS)
