@@ -183,7 +183,7 @@ def test_a_model_that_looks_at_the_brightness_alone_is_lost_in_the_dark_only() -
     def predict_proba(pictures: np.ndarray) -> np.ndarray:
         return np.eye(2)[(pictures.mean((1, 2)) > 128).astype(int)]
 
-    model = Trained("m", "m", faces.classes, 24, 1, predict_proba, {}, None)
+    model = Trained("m", "m", faces.classes, 24, 1, predict_proba, {}, None, "")
     found = under_corruptions(model, faces)
     assert found.clean.accuracy == 1
     assert found.corrupted["dark"][4].accuracy == 0.5

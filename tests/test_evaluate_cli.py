@@ -22,7 +22,7 @@ from mien.evaluation.class_map import map_classes, read_class_map
 from mien.evaluation.corruptions import CORRUPTIONS
 from mien.evaluation.openings import write_openings
 from mien.evaluation.part import part_of
-from mien.evaluation.trained import Trained, attention_pairs, open_all
+from mien.evaluation.trained import Trained, attention_pairs, open_all, remembered
 from mien.inference import load
 from mien.runs.recipe import Recipe
 from mien.training import fit, predict_probabilities
@@ -118,6 +118,29 @@ def test_an_exported_file_says_what_it_is_and_gives_what_it_gives() -> None:
     np.testing.assert_array_equal(model.predict_proba(images), load(PACKAGED).predict_proba(images))
 
 
+def test_what_was_predicted_once_is_taken_from_its_file(tmp_path: Path) -> None:
+    faces, asked = draw_faces(7, size=24), []
+
+    def predict_proba(images: np.ndarray) -> np.ndarray:
+        asked.append(len(images))
+        return np.full((len(images), 7), images.mean(), np.float32)
+
+    first = replace(model(faces, "train"), predict_proba=predict_proba, digest="a")
+    images = faces.images
+    expected = predict_proba(images)
+    for _ in range(2):
+        found = remembered(first, tmp_path).predict_proba(images)
+        np.testing.assert_array_equal(found, expected)
+    assert len(asked) == 2
+    remembered(first, tmp_path).predict_proba(images[:3])  # other images
+    remembered(replace(first, digest="b"), tmp_path).predict_proba(images)  # other weights
+    assert len(asked) == 4
+    for file in tmp_path.iterdir():
+        file.write_bytes(file.read_bytes()[:40])
+    np.testing.assert_array_equal(remembered(first, tmp_path).predict_proba(images), expected)
+    assert len(asked) == 5
+
+
 def test_models_are_paired_where_cbam_is_all_that_differs() -> None:
     faces = draw_faces(210, size=24)
     bare = model(faces, "train")
@@ -150,7 +173,7 @@ def model(faces: FaceSet, split: str, recipe: Recipe = TINY) -> Trained:
     part = faces[split]
     noted = {"name": part.name, "split": [split], "fingerprint": part.fingerprint}
     return Trained(
-        "m", "m", faces.classes, faces.size, 1, lambda images: np.empty(0), noted, recipe
+        "m", "m", faces.classes, faces.size, 1, lambda images: np.empty(0), noted, recipe, ""
     )
 
 

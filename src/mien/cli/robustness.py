@@ -42,6 +42,8 @@ def evaluate(
 ) -> None:
     """Measure models on a data set, by groups, on worse pictures, with intervals and tests.
 
+    One that was interrupted goes on when the same command is given again.
+
     Example: mien evaluate runs/A runs/B --data .data/fer2013 --corruptions --groups groups.csv
     """
     from mien.data import read
@@ -50,7 +52,7 @@ def evaluate(
     from mien.evaluation.groups import read_groups
     from mien.evaluation.openings import write_openings
     from mien.evaluation.part import part_of
-    from mien.evaluation.trained import open_all
+    from mien.evaluation.trained import open_all, remembered
     from mien.report.drawing import write_figures
     from mien.report.robustness import robustness_figures, robustness_tables
     from mien.report.table import write_tables
@@ -75,7 +77,7 @@ def evaluate(
         notes += write_openings(out / "openings.jsonl", part.opened, part.fingerprint, names)
     with stoppable():
         found = evaluate_models(
-            opened,
+            [remembered(model, out / "predictions") for model in opened],
             chosen,
             given.columns if given else {},
             corruptions=corruptions,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import json
 import tomllib
 from collections import Counter
@@ -13,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from mien.errors import RecipeError, RunError
+from mien.runs.atomic import write_bytes
 from mien.runs.recipe import Recipe
+from mien.runs.run import digest_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Trained:
     predict_proba : from uint8 ``[N, S, S]`` or ``[N, S, S, 3]`` to float32 ``[N, C]``
     trained_on : name, splits and fingerprint of its training images; empty where unknown
     recipe : None where it is not known, or of another version
+    digest : SHA-256 of its weights or its file
     """
 
     name: str
@@ -39,6 +45,7 @@ class Trained:
     predict_proba: Callable[[np.ndarray], np.ndarray]
     trained_on: Mapping[str, Any]
     recipe: Recipe | None
+    digest: str
 
 
 def open_all(paths: Sequence[Path], device: str | None = None) -> list[Trained]:
@@ -101,6 +108,27 @@ def attention_pairs(models: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
     ]
 
 
+def remembered(model: Trained, folder: Path) -> Trained:
+    """The model with its predictions kept as files in a folder, and taken from there.
+
+    So an evaluation that was interrupted goes on. A file is named by the model's weights and the
+    images, and one that is damaged is written anew.
+    """
+
+    def predict_proba(images: np.ndarray) -> np.ndarray:
+        key = hashlib.sha256(f"{model.digest} {images.shape}".encode())
+        key.update(images.tobytes())
+        path = folder / f"{key.hexdigest()[:32]}.npy"
+        with contextlib.suppress(OSError, ValueError, EOFError):
+            return np.load(path)
+        found, content = model.predict_proba(images), io.BytesIO()
+        np.save(content, found)
+        write_bytes(path, content.getvalue())
+        return found
+
+    return replace(model, predict_proba=predict_proba)
+
+
 def _run(path: Path, device: str | None) -> Trained:
     from mien.images import Normalisation, enhance
     from mien.images.tensors import as_tensor
@@ -127,6 +155,7 @@ def _run(path: Path, device: str | None) -> Trained:
         predict_proba,
         run.info["data"]["train"],
         run.recipe,
+        digest_of(run.weights_path),
     )
 
 
@@ -148,4 +177,5 @@ def _file(path: Path) -> Trained:
         model.predict_proba,
         json.loads(said.get("data", "{}")).get("train", {}),
         recipe if "recipe" in said else None,
+        digest_of(path),
     )
