@@ -14,6 +14,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from mien.cli import app
+from mien.cli.explain import _faces
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError
 from mien.explanation import (
@@ -28,7 +29,9 @@ from mien.explanation import (
     occlusion,
     probability_of,
 )
+from mien.inference import load
 from mien.models import create_model
+from mien.pixels import decode, letterbox, to_channels
 from mien.report.explaining import explanation_figures, faithfulness, verdict, write_explanation
 from mien.report.figures import explanation
 from mien.runs.recipe import Recipe
@@ -336,9 +339,8 @@ def test_the_command_explains_pictures_and_splits_and_keeps_the_test_split_close
 
     photo = tmp_path / "face.png"
     Image.fromarray(faces.images[0]).save(photo)
-    told = CliRunner().invoke(
-        app, ["explain", str(run.path), str(photo), "--out", str(tmp_path / "a")]
-    )
+    asked = ["explain", str(run.path), str(photo), "--out", str(tmp_path / "a")]
+    told = CliRunner().invoke(app, [*asked, "--detector", "none"])
     assert told.exit_code == 0, told.output
     assert "Not shown to explain anything" in told.output  # one face proves nothing
     assert (tmp_path / "a" / "figures" / "explanation-faces.svg").exists()
@@ -350,6 +352,24 @@ def test_the_command_explains_pictures_and_splits_and_keeps_the_test_split_close
     assert "final test split" in str(closed.exception)
     both = CliRunner().invoke(app, ["explain", str(run.path)])
     assert "not both" in str(both.exception)
+
+
+def test_the_faces_of_a_photograph_are_what_is_explained(run: Run, tmp_path: Path) -> None:
+    from PIL import Image
+    from skimage.data import astronaut
+
+    photo = tmp_path / "two.png"
+    Image.fromarray(np.hstack([astronaut()] * 2)).save(photo)
+    shown = _faces(run, [photo], "cascade")
+    assert shown.names.tolist() == [f"{photo}, face 1", f"{photo}, face 2"]
+    expected = load(detector="cascade").predict(photo)
+    for image, face in zip(shown.images, expected, strict=True):
+        x, y, width, height = face.box
+        crop = to_channels(decode(photo, "two")[y : y + height, x : x + width], 1)
+        np.testing.assert_array_equal(image, letterbox(crop, shown.size))
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(photo)
+    with pytest.raises(DataError, match="no face was found"):
+        _faces(run, [photo], "cascade")
 
 
 def test_a_study_explains_its_best_cbam_model_that_has_weights(

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 def explain(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run, with its weights.")],
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Pictures, each taken as one face.")
+        list[Path] | None, typer.Argument(help="Pictures; the faces in them are explained.")
     ] = None,
     data: Annotated[
         str | None, typer.Option(help="A data set, as for `mien train`, in place of pictures.")
     ] = None,
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="auto, centerface, yunet or cascade; none where each picture is a crop of a face."
+        ),
+    ] = "auto",
     split: Annotated[str, typer.Option(help="validation, train, or a split's own name.")] = (
         "validation"
     ),
@@ -51,7 +57,8 @@ def explain(
         raise DataError("give pictures, or a data set with --data, and not both")
     with stoppable():
         if photos:
-            found, pictures = explain_faces(opened, _faces(opened, photos), device=device or "cpu")
+            shown = _faces(opened, photos, detector)
+            found, pictures = explain_faces(opened, shown, device=device or "cpu")
         else:
             part = _split(data or "", split, skip_bad)
             found, pictures = explain_split(opened, part, count=faces, device=device or "cpu")
@@ -63,22 +70,39 @@ def explain(
     next_step(f"open {out / 'figures' / 'explanation-faces.svg'}")
 
 
-def _faces(run: Run, photos: list[Path]) -> FaceSet:
-    """Pictures as the run's network takes them."""
+def _faces(run: Run, photos: list[Path], detector: str) -> FaceSet:
+    """The faces of pictures as the run's network takes them."""
     import numpy as np
 
     from mien.data import FaceSet
-    from mien.pixels import decode, letterbox
+    from mien.detection import as_training, crop, tilt
+    from mien.detection import detector as detector_named
+    from mien.pixels import decode, letterbox, to_channels
 
     size, channels = run.info.get("size", run.recipe.image_size), run.info["channels"]
-    images = [letterbox(decode(photo, str(photo), channels), size) for photo in photos]
-    n = len(images)
-    names = np.array([str(photo) for photo in photos])
+    finds = None if detector == "none" else detector_named(detector)
+    crops: list[np.ndarray] = []
+    names: list[str] = []
+    for photo in photos:
+        pixels = decode(photo, str(photo))
+        if finds is None:
+            found = [pixels]
+        else:
+            found = [crop(pixels, face.box, tilt(face.eyes)) for face in as_training(pixels, finds)]
+            print(f"{photo}: {len(found)} faces found by {finds.name}")
+        crops += found
+        names += [f"{photo}, face {number}" for number in range(1, len(found) + 1)]
+    if not crops:
+        raise DataError(
+            "no face was found; give --detector none for pictures that are crops of a face, or "
+            "bring a better detector with `mien fetch detector`"
+        )
+    n = len(crops)
     return FaceSet(
-        np.stack(images),
+        np.stack([letterbox(to_channels(face, channels), size) for face in crops]),
         np.full(n, -1),
         run.classes,
-        names,
+        np.array(names),
         np.full(n, "given"),
         name="the pictures given",
     )

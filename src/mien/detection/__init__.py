@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from mien.detection.align import crop, tilt
 from mien.detection.boxes import MAPPINGS, Mapping, training_box
@@ -16,6 +19,7 @@ __all__ = [
     "Detector",
     "Found",
     "Mapping",
+    "as_training",
     "crop",
     "detector",
     "tilt",
@@ -23,6 +27,19 @@ __all__ = [
 ]
 
 DETECTORS = ("auto", "centerface", "yunet", "cascade")
+
+
+def as_training(picture: np.ndarray, finds: Detector) -> list[Found]:
+    """The faces of a picture, the largest first, in the boxes that training images would show.
+
+    Those of a detector of the user's own, which has none of `MAPPINGS`, are left as they are.
+    """
+    mapping = MAPPINGS.get(finds.name)
+    if mapping is None:
+        return finds(picture)
+    return [
+        replace(face, box=training_box(face.box, mapping, picture.shape)) for face in finds(picture)
+    ]
 
 
 def detector(name: str = "auto", model: Path | str | None = None, *, threads: int = 0) -> Detector:

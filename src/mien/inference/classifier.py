@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien.detection import MAPPINGS, Detector, crop, tilt, training_box
+from mien.detection import Detector, as_training, crop, tilt
 from mien.detection import detector as detector_named
 from mien.detection.boxes import checked
 from mien.detection.found import Box
@@ -236,16 +236,8 @@ class Classifier:
             return [_Place(number, box) for box in checked(boxes, pixels.shape, name)]
         if self.detector is None:
             return [_Place(number, (0, 0, pixels.shape[1], pixels.shape[0]))]
-        mapping = MAPPINGS.get(self.detector.name)  # a detector of the user's own has none
-        return [
-            _Place(
-                number,
-                training_box(face.box, mapping, pixels.shape) if mapping else face.box,
-                tilt(face.eyes),
-                face.score,
-            )
-            for face in self.detector(pixels)[: 1 if largest else None]
-        ]
+        found = as_training(pixels, self.detector)[: 1 if largest else None]
+        return [_Place(number, face.box, tilt(face.eyes), face.score) for face in found]
 
     def _pixels(self, picture: Any, name: str) -> tuple[np.ndarray, str]:
         """A picture as an array, and what messages call it."""
