@@ -43,6 +43,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCH))
     import ablation
     import balancing
+    import cold
     import gates
     import inference
     import sheet
@@ -56,8 +57,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     found = ModuleType("bench")
     found.__dict__.update(
-        ablation=ablation, balancing=balancing, gates=gates, inference=inference, sheet=sheet,
-        speedrun=speedrun, strides=strides, study=study, training=training, trials=trials,
+        ablation=ablation, balancing=balancing, cold=cold, gates=gates, inference=inference,
+        sheet=sheet, speedrun=speedrun, strides=strides, study=study, training=training, trials=trials,
         usual=usual, video=video,
     )  # fmt: skip
     return found
@@ -488,3 +489,19 @@ def test_a_film_and_a_folder_are_rated_in_every_way(
     assert done == [bench.video.RATE] * 4 + [7] * 4
     for what in ("Frames", "Pictures"):
         assert [row[0] for row in rows_of(text, f"{what} per second")] == list(bench.video.WORKS)
+
+
+def test_a_cold_start_is_timed_beside_what_it_cannot_do_without(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = iter([9.0] * 3 + [0.1, 0.5, 1.0] + [0.2, 0.5, 2.0])  # the first round is not counted
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        bench.cold, "seconds_of", lambda command: asked.append(command) or next(taken)
+    )
+    monkeypatch.setattr(bench.cold, "installed", lambda python: 334.0)
+    text = bench.cold.main(["--rounds", "2"])
+    assert "install: 334 MiB" in text
+    rows = rows_of(text, "From a cold start")
+    assert rows[2] == ["mien predict", "1.50", "1.00 to 2.00", "3.00"]
+    assert asked[2][1:4] == ["-m", "mien.cli", "predict"]

@@ -1,0 +1,95 @@
+"""Seconds from a cold start to an answer, and the size of what has to be installed for it.
+
+`mien predict` of one photograph, each time in a fresh process, beside Python alone and beside the
+imports that no such command could do without. Point it at a base install:
+
+    uv venv /tmp/base && VIRTUAL_ENV=/tmp/base uv pip install .
+    python bench/cold.py --python /tmp/base/bin/python --out docs/results/cold.md
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import sheet
+import skimage.data
+from PIL import Image
+
+from mien.report.table import Column, Table, decimals
+
+IMPORTS = "import cv2, numpy, onnxruntime"
+PREDICT = "mien predict"
+
+
+def works(python: Path, photo: Path) -> dict[str, list[str]]:
+    """What is started, by name."""
+    return {
+        "Python alone": [str(python), "-c", "pass"],
+        IMPORTS: [str(python), "-c", IMPORTS],
+        PREDICT: [str(python), "-m", "mien.cli", "predict", str(photo)],
+    }
+
+
+def seconds_of(command: list[str]) -> float:
+    """Seconds that a process takes from its start to its end."""
+    began = perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return perf_counter() - began
+
+
+def installed(python: Path) -> float:
+    """MiB on the disk of the packages of a Python."""
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    told = subprocess.run([python, "-c", where], check=True, capture_output=True, text=True)
+    folder = Path(told.stdout.strip())
+    # What is shared by hard links with an installer's cache is counted: it has to be there.
+    return sum(file.stat().st_blocks for file in folder.rglob("*") if file.is_file()) / 2**11
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Measure, and return the sheet."""
+    parser = sheet.parser(__doc__)
+    parser.set_defaults(device="cpu")
+    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of the install")
+    parser.add_argument("--rounds", type=int, default=10)
+    args = sheet.parse(parser, argv, "cold")
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Path(folder) / "astronaut.png"
+        Image.fromarray(skimage.data.astronaut()).save(photo)
+        commands = works(args.python, photo)
+        taken: dict[str, list[float]] = {name: [] for name in commands}
+        for number in range(args.rounds + 1):
+            for name, command in commands.items():
+                seconds = seconds_of(command)
+                if number:  # the first finds its files on the disk
+                    taken[name].append(seconds)
+    table = Table(
+        "cold",
+        "From a cold start.",
+        [
+            Column("process"),
+            Column("median (s)", decimals(2)),
+            Column("of all rounds (s)", lambda pair: f"{pair[0]:.2f} to {pair[1]:.2f}"),
+            Column("times the imports", decimals(2)),
+        ],
+        [
+            [name, median(all_), (min(all_), max(all_)), median(all_) / median(taken[IMPORTS])]
+            for name, all_ in taken.items()
+        ],
+        [f"{args.rounds} rounds in turns, after one that is not counted."],
+    )
+    about = [
+        f"install: {installed(args.python):,.0f} MiB of packages",
+        "photograph: scikit-image's astronaut, 512x512",
+    ]
+    return sheet.publish("From a cold start to an answer", about, [table], args)
+
+
+if __name__ == "__main__":
+    sheet.run(main)
