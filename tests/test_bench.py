@@ -58,8 +58,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found = ModuleType("bench")
     found.__dict__.update(
         ablation=ablation, balancing=balancing, cold=cold, gates=gates, inference=inference,
-        sheet=sheet, speedrun=speedrun, strides=strides, study=study, training=training, trials=trials,
-        usual=usual, video=video,
+        sheet=sheet, speedrun=speedrun, strides=strides, study=study, training=training,
+        trials=trials, usual=usual, video=video,
     )  # fmt: skip
     return found
 
