@@ -14,19 +14,22 @@ The published figures come from
 
 from __future__ import annotations
 
-import asyncio
+import http.client
 import io
+import json
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
-import httpx
 import numpy as np
 from PIL import Image
 from sheet import parse, parser, publish, run
@@ -42,32 +45,38 @@ SERVERS = {
     "batched, queue of 8": ("images=8", "queue=8"),
 }
 HTTP_ALONE = "no model: GET /healthz"
+BOUNDARY = "face"
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 PICTURES = 256
 """Different pictures that are sent, again and again."""
 
 
 @dataclass
 class Load:
-    """What clients saw: seconds of each round, of each right answer, and how many of each kind."""
+    """What clients saw: seconds of each round, the kind of each answer, its seconds if right."""
 
     requests: int
     seconds: list[float] = field(default_factory=list)
-    latencies: list[float] = field(default_factory=list)
-    right: int = 0
-    sent_away: int = 0
-    failed: int = 0
+    answers: list[tuple[str, float | None]] = field(default_factory=list)
+
+    @property
+    def latencies(self) -> list[float]:
+        return [seconds for _, seconds in self.answers if seconds is not None]
+
+    def count(self, kind: str) -> int:
+        return sum(1 for found, _ in self.answers if found == kind)
 
     @property
     def rate(self) -> float:
         """Right answers per second of the middle round."""
-        answered = self.right / len(self.seconds)
+        answered = self.count("right") / len(self.seconds)
         return answered / median(self.seconds)
 
     def row(self, name: str, beside: Load) -> list[object]:
         percentiles = [1000 * np.percentile(self.latencies, q) for q in (50, 95, 99)]
         asked = self.requests * len(self.seconds)
         return [name, self.rate, self.rate / beside.rate, *percentiles,
-                self.sent_away / asked, self.failed]  # fmt: skip
+                self.count("sent away") / asked, self.count("failed")]  # fmt: skip
 
 
 @contextmanager
@@ -89,41 +98,58 @@ def server(model: str | None, settings: Sequence[str]) -> Iterator[str]:
             process.send_signal(signal.SIGINT)
 
 
-async def ask(
+def ask(
     url: str, pictures: Sequence[bytes], labels: Sequence[str], clients: int, seen: Load
 ) -> None:
-    """One round: so many clients share the requests; without pictures they ask for /healthz."""
-    numbers = iter(range(seen.requests))
-    limits = httpx.Limits(max_connections=clients)
+    """One round: so many clients share the requests; without pictures they ask for /healthz.
 
-    async def client(session: httpx.AsyncClient) -> None:
+    Plain sockets and bodies that are ready beforehand, since what a client costs is taken from the
+    server beside it.
+    """
+    place, numbers = urlsplit(url).netloc, iter(range(seen.requests))
+    bodies = [multipart(picture) for picture in pictures]
+
+    def client(_: int) -> None:
+        link = http.client.HTTPConnection(place, timeout=60)
         for number in numbers:
-            which = number % max(1, len(pictures))
-            began = perf_counter()
+            which, began = number % max(1, len(pictures)), perf_counter()
             try:
                 if pictures:
-                    sent = {"images": ("face.png", pictures[which])}
-                    answer = await session.post("/v1/predict", files=sent)
+                    link.request("POST", "/v1/predict", bodies[which], FORM)
                 else:
-                    answer = await session.get("/healthz")
-            except httpx.HTTPError:
-                seen.failed += 1
+                    link.request("GET", "/healthz")
+                answer = link.getresponse()
+                content = answer.read()
+            except (OSError, http.client.HTTPException):
+                link.close()
+                seen.answers.append(("failed", None))
                 continue
             taken = perf_counter() - began
-            if answer.status_code == 503 and answer.headers.get("retry-after"):
-                seen.sent_away += 1
-            elif answer.status_code == 200 and (
-                not pictures or answer.json()["images"][0]["faces"][0]["label"] == labels[which]
+            if answer.status == 503 and answer.headers["retry-after"]:
+                seen.answers.append(("sent away", None))
+            elif answer.status == 200 and (
+                not pictures
+                or json.loads(content)["images"][0]["faces"][0]["label"] == labels[which]
             ):
-                seen.right += 1
-                seen.latencies.append(taken)
+                seen.answers.append(("right", taken))
             else:
-                seen.failed += 1
+                seen.answers.append(("failed", None))
+        link.close()
 
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as session:
-        began = perf_counter()
-        await asyncio.gather(*(client(session) for _ in range(clients)))
-        seen.seconds.append(perf_counter() - began)
+    began = perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(client, range(clients)))
+    seen.seconds.append(perf_counter() - began)
+
+
+def multipart(picture: bytes) -> bytes:
+    """The body of a request with one picture."""
+    head = 'Content-Disposition: form-data; name="images"; filename="face.png"'
+    return (
+        f"--{BOUNDARY}\r\n{head}\r\nContent-Type: image/png\r\n\r\n".encode()
+        + picture
+        + f"\r\n--{BOUNDARY}--\r\n".encode()
+    )
 
 
 def png(image: np.ndarray) -> bytes:
@@ -134,7 +160,8 @@ def png(image: np.ndarray) -> bytes:
 
 def batch_size(url: str) -> float:
     """Pictures in a batch, the mean over all that a server has seen."""
-    text = httpx.get(f"{url}metrics").text
+    with urlopen(f"{url}metrics") as answer:
+        text = answer.read().decode()
     total, count = (
         float(re.search(rf"^mien_batch_images_{what} (\S+)$", text, re.M)[1])  # type: ignore[index]
         for what in ("sum", "count")
@@ -161,11 +188,11 @@ def main(argv: Sequence[str] | None = None) -> str:
     with ExitStack() as stack:
         urls = {name: stack.enter_context(server(args.run, SERVERS[name])) for name in SERVERS}
         for url in urls.values():  # connections and code are warm before the clock starts
-            asyncio.run(ask(url, pictures, labels, args.clients, Load(2 * args.clients)))
+            ask(url, pictures, labels, args.clients, Load(2 * args.clients))
         for _ in range(args.rounds):
-            asyncio.run(ask(urls["batched"], (), (), args.clients, seen[HTTP_ALONE]))
+            ask(urls["batched"], (), (), args.clients, seen[HTTP_ALONE])
             for name, url in urls.items():
-                asyncio.run(ask(url, pictures, labels, args.clients, seen[name]))
+                ask(url, pictures, labels, args.clients, seen[name])
         sizes = {name: batch_size(url) for name, url in urls.items()}
     return publish(
         "Serving under load",
