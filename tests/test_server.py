@@ -115,7 +115,7 @@ def classifier() -> Classifier:
 
 @pytest.fixture(scope="module")
 def client(classifier: Classifier) -> Iterator[TestClient]:
-    with client_of(classifier, images=3, body_mb=0.25, megapixels=0.01) as client:
+    with client_of(classifier, images=3, boxes=8, body_mb=0.25, megapixels=0.01) as client:
         yield client
 
 
@@ -281,6 +281,14 @@ REFUSED: dict[str, tuple[dict[str, Any], int, int | None, str]] = {
         "0.0 million pixels, and a request may have 0.01",
     ),
     "many pictures": ({"files": files(*[grey(1)] * 4)}, 413, None, "4 pictures, and a request may"),
+    "very many pictures": ({"files": files(*[b""] * 999)}, 413, None, "may have 3 pictures"),
+    "many boxes": (
+        {"json": as_json(grey(1), boxes=[[[0, 0, 8, 8]] * 9])}, 413, None, "9 boxes, and a request",
+    ),
+    "large boxes": (
+        {"files": files(grey(1)), "data": {"boxes": "[" + "[]," * 999 + "[]]"}},
+        413, None, "boxes have 3,001 bytes",
+    ),
     "large body": ({"files": files(bytes(2**18))}, 413, None, "above 0.25 MiB"),
     "no boundary": (
         {"content": b"x", "headers": {"content-type": "multipart/form-data"}},
@@ -501,7 +509,7 @@ def test_a_full_queue_sends_away_and_forgets_nobody() -> None:
 
 def test_bodies_and_pictures_share_one_budget_of_memory() -> None:
     gated = Gated()
-    limits = {"body_mb": 1.0, "megapixels": 1.0, "memory_mb": 5.0}
+    limits = {"body_mb": 0.02, "megapixels": 1.0, "memory_mb": 5.0}
     large = png(np.zeros((1000, 1000), np.uint8))  # 2.9 MiB decoded
     with client_of(gated, **limits) as client, ThreadPoolExecutor(1) as pool:
         inside = pool.submit(client.post, "/v1/predict", files=files(large))
@@ -619,7 +627,7 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
         ({"batch": "0"}, "above 0"),
         ({"images": "200"}, "raise queue"),
         ({"megapixels": "81"}, "at most 80"),
-        ({"memory_mb": "100"}, "one full request needs 207"),
+        ({"memory_mb": "100"}, "one full request needs 943"),
     ):
         with pytest.raises(MienError, match=re.escape(reason)):
             Limits.from_text(settings)

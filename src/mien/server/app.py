@@ -28,7 +28,7 @@ from mien.server.answers import BODY, Models, Prediction, Problem
 from mien.server.batching import Batcher
 from mien.server.body import check_head, parse, pixels_of, receive
 from mien.server.faces import Picture, Seen, looker
-from mien.server.limits import Budget, Limits, Refused
+from mien.server.limits import FORM_SIZE, JSON_SIZE, Budget, Limits, Refused
 from mien.server.metrics import Metrics
 
 PAGE = Path(__file__).parent / "page"
@@ -141,13 +141,13 @@ def create_app(
             )
         if attention and about["attention"] is None:
             raise Refused(422, "this model has no attention map; ask without attention=true")
-        check_head(request, limits)
+        size = JSON_SIZE if check_head(request, limits) == "application/json" else FORM_SIZE
         reading = True
         try:
             async with asyncio.timeout(limits.seconds):
                 with ExitStack() as held:
                     length = int(request.headers.get("content-length", limits.body))
-                    held.enter_context(memory.take(2 * length))  # as it came, and parsed
+                    held.enter_context(memory.take(size * length))
                     body = await receive(request, limits)
                     reading = False
                     kind = request.headers["content-type"]

@@ -85,7 +85,10 @@ def parse(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
         for a picture or a box that cannot be taken.
     """
     kind, options = parse_options_header(content_type)
-    files, boxes = _from_json(body) if kind == b"application/json" else _from_form(body, options)
+    if kind == b"application/json":
+        files, boxes = _from_json(body)
+    else:
+        files, boxes = _from_form(body, options, limits)
     if not files:
         where = "'images': [...]" if kind == b"application/json" else "one or more files"
         raise Refused(422, f"there is no picture in the request; send {where}")
@@ -98,6 +101,11 @@ def parse(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
             422,
             f"boxes must be a list with an entry for each of the {len(files)} pictures: a list of "
             "[x, y, width, height], or null to have faces found",
+        )
+    named = sum(len(own) for own in boxes or () if isinstance(own, list))
+    if named > limits.boxes:
+        raise Refused(
+            413, f"{named:,} boxes, and a request may have {limits.boxes}; send it in parts"
         )
     sent = []
     for number, (name, data) in enumerate(files):
@@ -175,9 +183,11 @@ def _from_json(body: bytes) -> tuple[list[tuple[str, bytes]], Any]:
     return files, content.get("boxes")
 
 
-def _from_form(body: bytes, options: dict[bytes, bytes]) -> tuple[list[tuple[str, bytes]], Any]:
+def _from_form(
+    body: bytes, options: dict[bytes, bytes], limits: Limits
+) -> tuple[list[tuple[str, bytes]], Any]:
     try:
-        parts = _parts(body, options[b"boundary"])
+        parts = _parts(body, options[b"boundary"], limits.images)
     except (KeyError, FormParserError) as error:
         raise Refused(400, f"the form cannot be read ({error}); send {TYPES}") from error
     files: list[tuple[str, bytes]] = []
@@ -186,6 +196,10 @@ def _from_form(body: bytes, options: dict[bytes, bytes]) -> tuple[list[tuple[str
         if filename is not None:
             files.append((f"picture {len(files)} ({filename[:80]})", content))
         elif field == "boxes":
+            if len(content) > 100 * limits.boxes + 100 * limits.images:
+                raise Refused(
+                    413, f"boxes have {len(content):,} bytes; a request may have {limits.boxes}"
+                )
             try:
                 boxes = json.loads(content)
             except (ValueError, RecursionError) as error:
@@ -197,8 +211,8 @@ def _from_form(body: bytes, options: dict[bytes, bytes]) -> tuple[list[tuple[str
     return files, boxes
 
 
-def _parts(body: bytes, boundary: bytes) -> list[tuple[str, str | None, bytes]]:
-    """Name, file name and content of each part of a form.
+def _parts(body: bytes, boundary: bytes, images: int) -> list[tuple[str, str | None, bytes]]:
+    """Name, file name and content of each part of a form with at most so many images.
 
     Parsed here rather than by `request.form()`, which writes large files into a temporary folder:
     nothing that is sent is to touch the disk.
@@ -211,6 +225,8 @@ def _parts(body: bytes, boundary: bytes) -> list[tuple[str, str | None, bytes]]:
     def begin() -> None:
         headers.clear()
         content.clear()
+        if len(parts) > images + 1:  # the boxes are a part too; more are counted by nobody
+            raise Refused(413, f"a request may have {images} pictures; send them in parts")
 
     def header_end() -> None:
         headers[bytes(field).lower()] = bytes(value)

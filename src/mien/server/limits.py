@@ -10,6 +10,10 @@ from typing import Any
 from mien.errors import MienError
 from mien.pixels import MAX_PIXELS
 
+FORM_SIZE, JSON_SIZE = 2, 25
+"""Bytes of memory that a byte of a body takes at the most, as it came and parsed: JSON can be a
+list of empty lists."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -19,6 +23,7 @@ class Limits:
     ----------
     body_mb : size of a request in MiB, counted while it is read
     images : pictures in a request
+    boxes : faces that a client may name in a request
     megapixels : pixels of the pictures of a request together, in millions, before decoding
     seconds : from a request's first line to its answer
     queue : pictures in the server at a time; a request that finds no room is told to come again
@@ -29,6 +34,7 @@ class Limits:
 
     body_mb: float = 32.0
     images: int = 32
+    boxes: int = 512
     megapixels: float = 50.0
     seconds: float = 30.0
     queue: int = 128
@@ -50,7 +56,7 @@ class Limits:
                 f"limit images ({self.images}) is above queue ({self.queue}), so that a full "
                 "request could never be taken; raise queue"
             )
-        needed = 2 * self.body_mb + 3 * self.megapixels * 1e6 / 2**20
+        needed = JSON_SIZE * self.body_mb + 3 * self.megapixels * 1e6 / 2**20
         if needed > self.memory_mb:
             raise MienError(
                 f"limit memory_mb is {self.memory_mb:g}, and one full request needs {needed:.0f}; "
