@@ -396,3 +396,25 @@ def test_the_temperature_is_found_that_labels_were_drawn_with(truth: float) -> N
     sure = np.exp(logits)
     sure /= sure.sum(1, keepdims=True)
     assert fit_temperature(sure, labels) == pytest.approx(truth, rel=0.05)
+
+
+def test_a_file_of_ten_views_gives_their_mean_and_a_temperature_of_its_own(
+    run: Run, faces: FaceSet, exported: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "ten.onnx"
+    export_onnx(run, path, faces=faces, views=10, attention=True)
+    model, one = Classifier(path), Classifier(exported)
+    assert model.metadata["views"] == "10"
+    assert model.metadata["calibration"] != one.metadata["calibration"]
+    expected = predict_probabilities(run, faces, views=10) ** (
+        1 / float(model.metadata["temperature"])
+    )
+    expected /= expected.sum(1, keepdims=True)
+    for count in (1, 3, len(faces)):
+        found = model.predict_proba(faces.images[:count])
+        np.testing.assert_allclose(found, expected[:count], atol=2e-4)
+    assert model.attention(faces.images[:3]) is not None
+    export_program(run, tmp_path / "ten.pt2", faces=faces, views=2)
+    for views, given, match in ((10, None, "give the data set"), (3, faces, "give 1, 2, 10")):
+        with pytest.raises(DataError, match=match):
+            export_onnx(run, path, faces=given, views=views)

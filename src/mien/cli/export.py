@@ -35,6 +35,13 @@ def export(
     attention: Annotated[
         bool, typer.Option("--attention", help="Also give a map of where the model looks.")
     ] = False,
+    views: Annotated[
+        int,
+        typer.Option(
+            help="Average 2 (with the mirror image) or 10 (also moved to each corner) views of "
+            "each face, at as many times the cost; needs --data."
+        ),
+    ] = 1,
     accuracy: Annotated[
         float | None, typer.Option(help="Only answer where so many answers are right, as 0.8.")
     ] = None,
@@ -70,7 +77,8 @@ def export(
     if format_ not in FORMATS:
         raise DataError(unknown("format", format_, FORMATS))
     out = out or Path(f"model{FORMATS[format_]}")
-    wishes: dict[str, Any] = {"attention": attention, "accuracy": accuracy, "coverage": coverage}
+    wishes: dict[str, Any] = {"attention": attention, "views": views}
+    wishes |= {"accuracy": accuracy, "coverage": coverage}
     if format_ == "torch":
         if precision != "fp32":
             raise DataError(f"torch.export is written in fp32, not {precision}; export ONNX for it")

@@ -13,6 +13,7 @@ from mien.export.source import Source
 from mien.images import Normalisation
 from mien.training.batches import prepared
 from mien.training.predict import load_model
+from mien.training.views import mean_logits, views_of
 
 
 class Graph(nn.Module):
@@ -22,6 +23,7 @@ class Graph(nn.Module):
     ----------
     network : from normalised pixels to logits
     look : from the same to logits and a map; None leaves the map out
+    views : that are averaged, as of `views_of`; the map is that of the image as it is
     """
 
     def __init__(
@@ -31,20 +33,19 @@ class Graph(nn.Module):
         normalisation: Normalisation,
         size: int,
         temperature: float,
+        views: int = 1,
     ) -> None:
         super().__init__()
         self.network, self.look, self.normalisation = network, look, normalisation
-        self.size, self.temperature = size, temperature
+        self.size, self.temperature, self.views = size, temperature, views
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """uint8 ``[N, S, S]`` or ``[N, S, S, 3]`` to ``[N, C]`` twice and ``[N, h, w]``."""
         images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(3, 1)
         pixels = prepared(images, self.normalisation, self.size)
-        if self.look is None:
-            logits = self.network(pixels)
-            return (logits / self.temperature).softmax(1), logits
-        logits, places = self.look(pixels)
-        return (logits / self.temperature).softmax(1), logits, places
+        first, *places = (self.network(pixels),) if self.look is None else self.look(pixels)
+        logits = mean_logits(self.network, views_of(pixels, self.views), first)
+        return (logits / self.temperature).softmax(1), logits, *places
 
 
 def traced(source: Source, attention: bool) -> tuple[torch.export.ExportedProgram, str | None]:
@@ -68,6 +69,7 @@ def traced(source: Source, attention: bool) -> tuple[torch.export.ExportedProgra
         Normalisation.from_dict(run.info["normalisation"]),
         run.recipe.image_size,
         source.temperature,
+        source.views,
     ).eval()
     colours = [3] if source.channels == 3 else []
     # Traced with two images, for a batch of one would be taken for a constant.

@@ -40,6 +40,7 @@ def export_onnx(
     precision: str = "fp32",
     faces: FaceSet | None = None,
     attention: bool = False,
+    views: int = 1,
     accuracy: float | None = None,
     coverage: float | None = None,
 ) -> dict[str, Any]:
@@ -59,6 +60,8 @@ def export_onnx(
     faces : the data set of the run: ``int8`` is calibrated on images of its training split, and
         parity is checked on its validation split; without it, parity is checked on drawn faces
     attention : also give ``attention``, float32 ``[N, h, w]`` in 0 to 1, as `attention_of`
+    views : of each image whose probabilities are averaged, as of `predict_probabilities`; it takes
+        as many times as long, and several need `faces`
     accuracy, coverage : what a threshold is to give, which then stands in the metadata; measured as
         `calibrate` says
 
@@ -81,7 +84,7 @@ def export_onnx(
         raise DataError(unknown("precision", precision, PRECISIONS))
     if precision == "int8" and faces is None:
         raise DataError("int8 is calibrated on training images: give the data set of the run")
-    source = source_of(run, faces, accuracy=accuracy, coverage=coverage)
+    source = source_of(run, faces, views=views, accuracy=accuracy, coverage=coverage)
     content = onnx_bytes(source, precision, attention)
     found = check(source, precision, parity(source, Classifier(content).predict_proba))
     write_bytes(Path(out), content)

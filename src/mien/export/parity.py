@@ -62,7 +62,9 @@ class Parity:
 def parity(source: Source, predict_proba: Callable[[np.ndarray], np.ndarray]) -> Parity:
     """Compare what a file says of the source's images with what its run says."""
     faces = source.checked
-    expected = soften(predict_probabilities(source.run, faces), source.temperature)
+    expected = soften(
+        predict_probabilities(source.run, faces, views=source.views), source.temperature
+    )
     found = predict_proba(faces.images)
     ours, theirs = found.argmax(1), expected.argmax(1)
     accuracies: tuple[float | None, float | None] = (None, None)

@@ -29,6 +29,7 @@ def export_program(
     *,
     faces: FaceSet | None = None,
     attention: bool = False,
+    views: int = 1,
     accuracy: float | None = None,
     coverage: float | None = None,
 ) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def export_program(
     ``torch.export.load(out).module()`` takes and gives what the ONNX file of `export_onnx` does;
     arguments, result and errors are as there. Its metadata are the extra file ``mien.json``.
     """
-    source = source_of(run, faces, accuracy=accuracy, coverage=coverage)
+    source = source_of(run, faces, views=views, accuracy=accuracy, coverage=coverage)
     program, kind = traced(source, attention)
     buffer = io.BytesIO()
     metadata = {METADATA: json.dumps(source.provenance("fp32", kind))}

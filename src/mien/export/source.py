@@ -14,6 +14,8 @@ from mien.export.calibration import FOLDS, Calibration, calibrate
 from mien.pixels import to_channels
 from mien.runs.environment import versions
 from mien.runs.run import Run, digest_of
+from mien.training.predict import predict_probabilities
+from mien.training.views import VIEWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class Source:
     train : its training split, or None where no data set was given
     checked : the images that parity is checked on; drawn faces where no data set was given
     real : whether they are those of the data set, so that accuracy can be measured on them
+    views : of each image, whose probabilities are averaged
     calibration, calibrated_on : on its validation predictions, and what these are; None without any
     """
 
@@ -36,6 +39,7 @@ class Source:
     train: FaceSet | None
     checked: FaceSet
     real: bool
+    views: int
     calibration: Calibration | None
     calibrated_on: str
 
@@ -53,6 +57,7 @@ class Source:
             "size": str(self.size),
             "channels": str(self.channels),
             "precision": precision,
+            "views": str(self.views),
             "temperature": f"{self.temperature:.4f}",
             "temperature_from": self.calibrated_on,
             "run": run.name,
@@ -74,6 +79,7 @@ def source_of(
     run: Run,
     faces: FaceSet | None,
     *,
+    views: int = 1,
     accuracy: float | None = None,
     coverage: float | None = None,
 ) -> Source:
@@ -82,6 +88,7 @@ def source_of(
     Parameters
     ----------
     faces : the data set of the run
+    views : as of `predict_probabilities`; several need `faces`, for their temperature is another
     accuracy, coverage : wanted of the threshold, as in `calibrate`
 
     Raises
@@ -97,6 +104,13 @@ def source_of(
             f"{run.name}: enhances its images ({', '.join(run.recipe.enhance)}) before the network "
             "sees them, which a graph cannot; train without enhance to export"
         )
+    if views not in VIEWS:
+        raise DataError(f"views = {views}: give {', '.join(map(str, VIEWS))}")
+    if views > 1 and faces is None:
+        raise DataError(
+            f"the temperature for {views} views is fitted on what they give: give the data set of "
+            "the run"
+        )
     size, channels = run.info.get("size", run.recipe.image_size), run.info["channels"]
     splits = run.info["data"]
     train = held_out = None
@@ -110,8 +124,9 @@ def source_of(
                 f"{part.name}: has images of {part.size} pixels and {part.channels} channel(s), "
                 f"and {run.name} takes {size} and {channels}"
             )
-    calibration, note = _calibration(run, faces, accuracy, coverage)
-    return Source(run, size, channels, train, checked, held_out is not None, calibration, note)
+    calibration, note = _calibration(run, faces, views, accuracy, coverage)
+    real = held_out is not None
+    return Source(run, size, channels, train, checked, real, views, calibration, note)
 
 
 def _drawn(size: int, channels: int) -> FaceSet:
@@ -122,7 +137,7 @@ def _drawn(size: int, channels: int) -> FaceSet:
 
 
 def _calibration(
-    run: Run, faces: FaceSet | None, accuracy: float | None, coverage: float | None
+    run: Run, faces: FaceSet | None, views: int, accuracy: float | None, coverage: float | None
 ) -> tuple[Calibration | None, str]:
     """The calibration on the run's validation predictions, without images it was trained on."""
     if "validation" not in run.info["data"]:
@@ -139,14 +154,21 @@ def _calibration(
     if seen is None and part is not None and train is not None:
         seen = part.stands_in(train)
     rows = kept.labels >= 0 if seen is None else (kept.labels >= 0) & ~seen
-    if part is not None and np.array_equal(part.names, kept.names):
+    probabilities, same = kept.probabilities, part is not None
+    if part is not None:
+        same = np.array_equal(part.names, kept.names)
+        if views > 1:
+            if not same:
+                raise DataError(f"{part.name}: {split} has other images than {run.name} saw there")
+            probabilities = predict_probabilities(run, part, views=views)
+    if part is not None and same:
         groups = part.groups
     else:  # copies have the same probabilities, up to rounding
         groups = np.unique(kept.probabilities.round(4), axis=0, return_inverse=True)[1]
     if accuracy is None and coverage is None and len(np.unique(groups[rows])) < FOLDS:
         return None, f"none: {rows.sum():,} labelled images of {split} are too few"
     found = calibrate(
-        kept.probabilities[rows],
+        probabilities[rows],
         kept.labels[rows],
         groups[rows],
         accuracy=accuracy,

@@ -114,6 +114,7 @@ class Classifier:
             self.classes = tuple(json.loads(self.metadata["classes"]))
             self.size, self.channels = int(self.metadata["size"]), int(self.metadata["channels"])
             self.threshold = float(self.metadata.get("threshold", 0))
+            self._views = int(self.metadata.get("views", 1))
         except (KeyError, ValueError) as error:
             raise RunError(
                 f"{name}: does not say its classes and image size ({error}); write it with "
@@ -156,7 +157,8 @@ class Classifier:
             )
         if not len(images):
             return np.zeros((0, *shape), np.float32)
-        parts = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
+        at_once = max(1, BATCH // self._views)
+        parts = [images[first : first + at_once] for first in range(0, len(images), at_once)]
         return np.concatenate([self._session.run([output], {"images": p})[0] for p in parts])
 
     def predict(

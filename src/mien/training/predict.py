@@ -19,6 +19,7 @@ from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
 from mien.training.batches import prepared
+from mien.training.views import VIEWS, views_of
 
 
 def build_model(recipe: Recipe, classes: int, channels: int) -> nn.Module:
@@ -97,7 +98,7 @@ def probabilities(
 ) -> torch.Tensor:
     """Class probabilities, float32 ``[N, C]``, of uint8 images ``[N, channels, H, W]``.
 
-    With two views they are the mean of those of an image and of its mirror image.
+    With several `views` they are the mean of those of the views that `views_of` gives.
 
     The images may lie on the CPU and the model on an accelerator. The model is put into evaluation
     mode and left as it was found.
@@ -109,7 +110,7 @@ def probabilities(
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for part in images.split(batch_size):
             pixels = prepared(part.to(device), normalisation, size)
-            seen = (pixels, pixels.flip(-1))[:views]
+            seen = views_of(pixels, views)
             found.append(sum(model(view).float().softmax(1) for view in seen) / views)
     model.train(was_training)
     return torch.cat(found)
@@ -122,7 +123,8 @@ def predict_probabilities(
 
     Parameters
     ----------
-    views : 1, or 2 for the mean of the probabilities of each face and of its mirror image
+    views : 1, or the mean of the probabilities of 2 (each face and its mirror image) or 10 (also
+        moved by 1/24 of its side towards each corner)
 
     Raises
     ------
@@ -133,8 +135,8 @@ def predict_probabilities(
     DataError
         if the faces have another number of channels than those the run was trained on.
     """
-    if views not in (1, 2):
-        raise RecipeError(f"views = {views} is neither 1 nor 2 (with the mirror image)")
+    if views not in VIEWS:
+        raise RecipeError(f"views = {views}: give {', '.join(map(str, VIEWS))}")
     return _predict(run, load_model(run, device), faces, device, views)
 
 
