@@ -1,4 +1,4 @@
-"""`plain`, the quick baseline, and `compact`, what ships: a few convolutions with batch norm."""
+"""`plain`, the quick baseline and what ships, and the larger `compact`: a few convolutions."""
 
 from __future__ import annotations
 
