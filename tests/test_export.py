@@ -405,6 +405,7 @@ def test_a_file_of_ten_views_gives_their_mean_and_a_temperature_of_its_own(
     export_onnx(run, path, faces=faces, views=10, attention=True)
     model, one = Classifier(path), Classifier(exported)
     assert model.metadata["views"] == "10"
+    assert model.name == f"{run.name} fp32 10 views"
     assert model.metadata["calibration"] != one.metadata["calibration"]
     expected = predict_probabilities(run, faces, views=10) ** (
         1 / float(model.metadata["temperature"])

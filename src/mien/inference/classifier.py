@@ -79,7 +79,7 @@ class Classifier:
     classes : names in the order of the probabilities
     size, channels : of the square images it takes
     metadata : all that the file says of itself, such as its run, recipe, data and temperature
-    name : of the run and its precision, or a digest where the file does not say its run
+    name : of the run, its precision and its views, or a digest where the file does not say its run
     threshold : the probability below which an answer is not known; 0 where the file has none
     detector : as given
 
@@ -122,6 +122,7 @@ class Classifier:
             ) from error
         self.detector = detector
         said = [self.metadata[key] for key in ("run", "precision") if key in self.metadata]
+        said += [f"{self._views} views"] if said and self._views > 1 else []
         self.name = " ".join(said) if said else sha256(content).hexdigest()[:12]
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
