@@ -180,11 +180,12 @@ def engines_of(
     from mien.export.source import source_of
 
     run, engines, refused = Run.open(args.run), [], {}
+    source = source_of(run, faces)
     for name in args.engines or ENGINES:
         if name not in ONNX:
             engines.append(make(name, args.run, args.device))
             continue
-        source, file = source_of(run, faces), folder / f"{name}.onnx"
+        file = folder / f"{name}.onnx"
         file.write_bytes(onnx_bytes(source, ONNX[name]))
         reason = parity(source, load(file, detector="none").predict_proba).reason(ONNX[name])
         if reason is not None:

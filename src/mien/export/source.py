@@ -154,14 +154,16 @@ def _calibration(
     if seen is None and part is not None and train is not None:
         seen = part.stands_in(train)
     rows = kept.labels >= 0 if seen is None else (kept.labels >= 0) & ~seen
-    probabilities, same = kept.probabilities, part is not None
+    if part is not None and not np.array_equal(part.names, kept.names):
+        part = None  # the images of another set
+    probabilities = kept.probabilities
+    if views > 1:
+        if part is None:
+            raise DataError(
+                f"{split} has other images than {run.name} saw there; give its own data"
+            )
+        probabilities = predict_probabilities(run, part, views=views)
     if part is not None:
-        same = np.array_equal(part.names, kept.names)
-        if views > 1:
-            if not same:
-                raise DataError(f"{part.name}: {split} has other images than {run.name} saw there")
-            probabilities = predict_probabilities(run, part, views=views)
-    if part is not None and same:
         groups = part.groups
     else:  # copies have the same probabilities, up to rounding
         groups = np.unique(kept.probabilities.round(4), axis=0, return_inverse=True)[1]

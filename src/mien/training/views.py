@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -43,4 +45,4 @@ def mean_logits(network: nn.Module, seen: list[torch.Tensor], first: torch.Tenso
         return first
     others = network(torch.cat(seen[1:])).unflatten(0, (len(seen) - 1, -1))
     every = torch.cat((first[None], others)).float()
-    return every.log_softmax(2).logsumexp(0) - torch.tensor(float(len(seen))).log()
+    return every.log_softmax(2).logsumexp(0) - math.log(len(seen))
