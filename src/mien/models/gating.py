@@ -13,6 +13,7 @@ maps are ``[N, P, C]`` with P = H * W, a view in either memory layout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,6 +40,16 @@ def parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     return zip(*(tensor.split(images) for tensor in tensors), strict=True)
 
 
+def highest(image: torch.Tensor, out: torch.Tensor) -> None:
+    """The maximum over space of ``[N, P, C]``, to `out`, ``[N, C]``.
+
+    PyTorch takes less than 32 values that lie side by side one by one, so of few channels several
+    places are taken together.
+    """
+    together = 1 if image.shape[2] >= 32 else math.gcd(image.shape[1], 32)
+    torch.amax(image.unflatten(1, (-1, together)).amax(1), 1, out=out)
+
+
 class Pool(torch.autograd.Function):
     """The map ``[N, C, H, W]``, and its maximum and mean over space, ``[N, 2, C]``."""
 
@@ -47,7 +58,7 @@ class Pool(torch.autograd.Function):
         v = flat(x)
         pooled = v.new_empty(len(v), 2, v.shape[2])
         for image, maximum, mean in parts(v, *pooled.unbind(1)):
-            torch.amax(image, 1, out=maximum)
+            highest(image, maximum)
             torch.mean(image, 1, out=mean)
         ctx.save_for_backward(x, pooled)
         return x, pooled
