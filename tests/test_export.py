@@ -172,6 +172,55 @@ def test_accuracy_is_that_on_the_validation_images_of_the_data_set(
     assert drawn.accuracy is None
 
 
+# --- ensembles ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other(faces: FaceSet, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of another network at another size, on the same images."""
+    recipe = RECIPE.but(attention="none", image_size=24, normalise="unit", epochs=1, seed=1)
+    runs = tmp_path_factory.mktemp("others")
+    return fit(recipe, faces["train"], faces["validation"], runs=runs, progress="none")
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_file_of_several_runs_gives_the_mean_of_their_probabilities(
+    run: Run, other: Run, faces: FaceSet, tmp_path: Path, views: int
+) -> None:
+    found = export_onnx(
+        [run, other], tmp_path / "both.onnx", faces=faces, views=views, attention=True
+    )
+    model, part = Classifier(tmp_path / "both.onnx"), faces["validation"]
+    each = [predict_probabilities(one, part, views=views) for one in (run, other)]
+    expected = soften((each[0] + each[1]) / 2, found["temperature"])
+    np.testing.assert_allclose(model.predict_proba(part.images), expected, atol=1e-4)
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    right = (expected.argmax(1) == part.labels).mean()
+    assert found["accuracy_of_run"] == pytest.approx(right)
+    assert model.metadata["run"] == f"{run.name} + {other.name}"
+    assert model.metadata["recipe 2"] == other.recipe.to_toml()
+    places = model.attention(part.images[:3])
+    assert places is not None and places.shape == (3, 32, 32)  # the map is the first run's
+
+
+def test_an_ensemble_has_one_set_of_classes_and_of_images(
+    run: Run, other: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    out = tmp_path / "refused.onnx"
+    elsewhere = fit(other.recipe, faces["train"][:70], faces["validation"], runs=tmp_path)
+    with pytest.raises(RunError, match="other images than"):
+        export_onnx([run, elsewhere], out, faces=faces)
+    with pytest.raises(DataError, match="give the data set"):
+        export_onnx([run, other], out)
+    with pytest.raises(RunError, match="no runs"):
+        export_onnx([], out, faces=faces)
+    renamed = Run.open(other.path)
+    renamed.info = other.info | {"classes": list(reversed(other.classes))}
+    with pytest.raises(RunError, match="the classes"):
+        predict_probabilities([run, renamed], faces["validation"])
+    assert not out.exists()
+
+
 # --- torch.export -------------------------------------------------------------------------------
 
 

@@ -21,7 +21,10 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[
+        list[Path],
+        typer.Argument(help="Folder of a finished run; several are averaged: an ensemble."),
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The file: .onnx, or .pt2 for torch.export.")
     ] = None,
@@ -66,11 +69,12 @@ def export(
     from mien.runs.run import Run
     from mien.runs.settings import unknown
 
-    opened = Run.open(run)
+    opened = [Run.open(folder) for folder in run]
     faces = roles(read(data, skip_bad=skip_bad))[0] if data else None
     if compare:
         _compare(opened, faces)
-        next_step(f"mien export {run} --precision fp16 --data {data}")
+        folders = " ".join(map(str, run))
+        next_step(f"mien export {folders} --precision fp16 --data {data}")
         return
     if format_ is None:
         format_ = "torch" if out and out.suffix == FORMATS["torch"] else "onnx"
@@ -115,7 +119,7 @@ def _calibration(found: dict[str, Any]) -> str:
     return text
 
 
-def _compare(run: Run, faces: FaceSet | None) -> None:
+def _compare(run: list[Run], faces: FaceSet | None) -> None:
     from mien.export import compare_precisions
 
     if faces is None:

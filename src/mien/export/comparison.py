@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +40,12 @@ class Compared:
     refused: str | None
 
 
-def compare_precisions(run: Run, faces: FaceSet, threads: int = 0) -> list[Compared]:
-    """Export a run in each precision, without writing it, and measure size, latency and accuracy.
+def compare_precisions(
+    run: Run | Sequence[Run], faces: FaceSet, threads: int = 0
+) -> list[Compared]:
+    """Export a run, or an ensemble, in each precision and measure size, latency and accuracy.
+
+    Nothing is written.
 
     Parameters
     ----------

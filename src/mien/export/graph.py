@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,11 +14,11 @@ from mien.export.source import Source
 from mien.images import Normalisation
 from mien.training.batches import prepared
 from mien.training.predict import load_model
-from mien.training.views import mean_logits, views_of
+from mien.training.views import averaged_logits, mean_logits, views_of
 
 
-class Graph(nn.Module):
-    """uint8 images to probabilities, logits and, where asked for, an attention map.
+class Member(nn.Module):
+    """uint8 images ``[N, channels, S, S]`` to logits and, where asked for, an attention map.
 
     Parameters
     ----------
@@ -32,45 +33,55 @@ class Graph(nn.Module):
         look: Look | None,
         normalisation: Normalisation,
         size: int,
-        temperature: float,
         views: int = 1,
     ) -> None:
         super().__init__()
         self.network, self.look, self.normalisation = network, look, normalisation
-        self.size, self.temperature, self.views = size, temperature, views
+        self.size, self.views = size, views
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        pixels = prepared(images, self.normalisation, self.size)
+        first, *places = (self.network(pixels),) if self.look is None else self.look(pixels)
+        return mean_logits(self.network, views_of(pixels, self.views), first), *places
+
+
+class Graph(nn.Module):
+    """uint8 images to probabilities, logits and, where the first member gives one, a map."""
+
+    def __init__(self, members: Sequence[Member], temperature: float) -> None:
+        super().__init__()
+        self.members, self.temperature = nn.ModuleList(members), temperature
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """uint8 ``[N, S, S]`` or ``[N, S, S, 3]`` to ``[N, C]`` twice and ``[N, h, w]``."""
         images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(3, 1)
-        pixels = prepared(images, self.normalisation, self.size)
-        first, *places = (self.network(pixels),) if self.look is None else self.look(pixels)
-        logits = mean_logits(self.network, views_of(pixels, self.views), first)
+        (first, *places), *others = [member(images) for member in self.members]
+        logits = averaged_logits(torch.stack([first, *(other for (other,) in others)]))
         return (logits / self.temperature).softmax(1), logits, *places
 
 
 def traced(source: Source, attention: bool) -> tuple[torch.export.ExportedProgram, str | None]:
-    """The graph of a run for any number of images, and what its attention map is, if it has one.
+    """The graph of a source for any number of images, and what its attention map is, if it has one.
+
+    The map of an ensemble is that of its first run.
 
     Raises
     ------
     RunError
         if the run has no weights, or no map where one is asked for.
     """
-    run = source.run
-    # Programs keep weights as they lie in memory, and warn of any but the plain layout.
-    network = load_model(run).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    network.requires_grad_(False)
-    look = kind = None
-    if attention:
-        look, kind = attention_of(network, run.recipe.image_size, source.channels)
-    graph = Graph(
-        network,
-        look,
-        Normalisation.from_dict(run.info["normalisation"]),
-        run.recipe.image_size,
-        source.temperature,
-        source.views,
-    ).eval()
+    members: list[Member] = []
+    kind = None
+    for run in source.runs:
+        # Programs keep weights as they lie in memory, and warn of any but the plain layout.
+        network = load_model(run).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        network.requires_grad_(False)
+        look, size = None, run.recipe.image_size
+        if attention and not members:
+            look, kind = attention_of(network, size, source.channels)
+        how = Normalisation.from_dict(run.info["normalisation"])
+        members.append(Member(network, look, how, size, source.views))
+    graph = Graph(members, source.temperature).eval()
     colours = [3] if source.channels == 3 else []
     # Traced with two images, for a batch of one would be taken for a constant.
     example = torch.zeros((2, source.size, source.size, *colours), dtype=torch.uint8)

@@ -8,6 +8,7 @@ import logging
 import math
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ CALIBRATED_ON = 1024
 
 
 def export_onnx(
-    run: Run,
+    run: Run | Sequence[Run],
     out: Path | str,
     *,
     precision: str = "fp32",
@@ -44,7 +45,7 @@ def export_onnx(
     accuracy: float | None = None,
     coverage: float | None = None,
 ) -> dict[str, Any]:
-    """Write a finished run as an ONNX file, after checking that it gives what the run gives.
+    """Write a finished run, or several averaged, as an ONNX file that is seen to give the same.
 
     The file takes ``images``, uint8 ``[N, S, S]`` or ``[N, S, S, 3]``, for any N, resizes and
     normalises them itself, and gives ``probabilities`` and ``logits``, float32 ``[N, C]``. The
@@ -54,7 +55,7 @@ def export_onnx(
 
     Parameters
     ----------
-    run : finished, with weights
+    run : finished, with weights; or several, an ensemble, which were trained on the same images
     out : the file, written whole or not at all
     precision : one of `PRECISIONS`
     faces : the data set of the run: ``int8`` is calibrated on images of its training split, and

@@ -63,7 +63,7 @@ def parity(source: Source, predict_proba: Callable[[np.ndarray], np.ndarray]) ->
     """Compare what a file says of the source's images with what its run says."""
     faces = source.checked
     expected = soften(
-        predict_probabilities(source.run, faces, views=source.views), source.temperature
+        predict_probabilities(source.runs, faces, views=source.views), source.temperature
     )
     found = predict_proba(faces.images)
     ours, theirs = found.argmax(1), expected.argmax(1)
@@ -87,7 +87,7 @@ def check(source: Source, precision: str, found: Parity) -> dict[str, Any]:
     """
     if reason := found.reason(precision):
         raise RunError(
-            f"{source.run.name}: as {precision} {reason}, which is too far; nothing was written. "
+            f"{source.name}: as {precision} {reason}, which is too far; nothing was written. "
             + ("Please report this" if precision == "fp32" else "Export it as fp32")
         )
     calibration = source.calibration and source.calibration.to_dict()

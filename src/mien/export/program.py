@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ BATCH = 64
 
 
 def export_program(
-    run: Run,
+    run: Run | Sequence[Run],
     out: Path | str,
     *,
     faces: FaceSet | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from mien.export.calibration import FOLDS, Calibration, calibrate
 from mien.pixels import to_channels
 from mien.runs.environment import versions
 from mien.runs.run import Run, digest_of
-from mien.training.predict import predict_probabilities
+from mien.training.predict import check_ensemble, predict_probabilities
 from mien.training.views import VIEWS
 
 
@@ -24,7 +25,7 @@ class Source:
 
     Attributes
     ----------
-    run : finished, with weights
+    runs : one, or those of an ensemble, whose probabilities are averaged; finished, with weights
     size, channels : of the images it takes
     train : its training split, or None where no data set was given
     checked : the images that parity is checked on; drawn faces where no data set was given
@@ -33,7 +34,7 @@ class Source:
     calibration, calibrated_on : on its validation predictions, and what these are; None without any
     """
 
-    run: Run
+    runs: tuple[Run, ...]
     size: int
     channels: int
     train: FaceSet | None
@@ -48,9 +49,14 @@ class Source:
         """What the probabilities are softened by."""
         return self.calibration.temperature if self.calibration else 1.0
 
+    @property
+    def name(self) -> str:
+        """That of the run, or of all of them."""
+        return " + ".join(run.name for run in self.runs)
+
     def provenance(self, precision: str, attention: str | None) -> dict[str, str]:
         """What a file says of itself; `attention` is what its map is, None without one."""
-        run, found = self.run, self.calibration
+        run, found = self.runs[0], self.calibration
         says = {
             "format": "mien 1",
             "classes": json.dumps(run.classes),
@@ -60,12 +66,14 @@ class Source:
             "views": str(self.views),
             "temperature": f"{self.temperature:.4f}",
             "temperature_from": self.calibrated_on,
-            "run": run.name,
-            "recipe": run.recipe.to_toml(),
+            "run": self.name,
             "data": json.dumps(run.info["data"]),
-            "weights_sha256": digest_of(run.weights_path),
             "mien": versions()["mien"],
         }
+        for number, member in enumerate(self.runs, 1):
+            which = f" {number}" if number > 1 else ""
+            says["recipe" + which] = member.recipe.to_toml()
+            says["weights_sha256" + which] = digest_of(member.weights_path)
         if found:
             says["calibration"] = json.dumps(found.to_dict())
         if found and found.threshold:
@@ -76,18 +84,18 @@ class Source:
 
 
 def source_of(
-    run: Run,
+    run: Run | Sequence[Run],
     faces: FaceSet | None,
     *,
     views: int = 1,
     accuracy: float | None = None,
     coverage: float | None = None,
 ) -> Source:
-    """Gather what a run is exported from.
+    """Gather what a run, or an ensemble of several, is exported from.
 
     Parameters
     ----------
-    faces : the data set of the run
+    faces : the data set of the run; an ensemble needs it, for its temperature is another
     views : as of `predict_probabilities`; several need `faces`, for their temperature is another
     accuracy, coverage : wanted of the threshold, as in `calibrate`
 
@@ -95,24 +103,33 @@ def source_of(
     ------
     RunError
         if the run enhances its images outside the network, or has no validation predictions that
-        a threshold could be fitted on.
+        a threshold could be fitted on, or the runs of an ensemble did not have the same data.
     DataError
         if the images are not those of the run, or as `calibrate`.
     """
-    if run.recipe.enhance:
-        raise RunError(
-            f"{run.name}: enhances its images ({', '.join(run.recipe.enhance)}) before the network "
-            "sees them, which a graph cannot; train without enhance to export"
-        )
+    runs = (run,) if isinstance(run, Run) else tuple(run)
+    check_ensemble(runs)
+    first = runs[0]
+    for run in runs:
+        if run.recipe.enhance:
+            raise RunError(
+                f"{run.name}: enhances its images ({', '.join(run.recipe.enhance)}) before the "
+                "network sees them, which a graph cannot; train without enhance to export"
+            )
+        if _seen(run) != _seen(first):
+            raise RunError(
+                f"{run.name}: was trained or validated on other images than {first.name}; an "
+                "ensemble's runs must have the same, or nothing could be said of its accuracy"
+            )
     if views not in VIEWS:
         raise DataError(f"views = {views}: give {', '.join(map(str, VIEWS))}")
-    if views > 1 and faces is None:
+    if (views > 1 or len(runs) > 1) and faces is None:
         raise DataError(
-            f"the temperature for {views} views is fitted on what they give: give the data set of "
-            "the run"
+            "the temperature for several views or runs is fitted on what they give together: give "
+            "the data set they were trained on"
         )
-    size, channels = run.info.get("size", run.recipe.image_size), run.info["channels"]
-    splits = run.info["data"]
+    size, channels = first.info.get("size", first.recipe.image_size), first.info["channels"]
+    splits = first.info["data"]
     train = held_out = None
     if faces is not None:
         train = faces[splits["train"]["split"][0]]
@@ -122,11 +139,16 @@ def source_of(
         if part is not None and (part.size != size or part.channels != channels):
             raise DataError(
                 f"{part.name}: has images of {part.size} pixels and {part.channels} channel(s), "
-                f"and {run.name} takes {size} and {channels}"
+                f"and {first.name} takes {size} and {channels}"
             )
-    calibration, note = _calibration(run, faces, views, accuracy, coverage)
+    calibration, note = _calibration(runs, faces, views, accuracy, coverage)
     real = held_out is not None
-    return Source(run, size, channels, train, checked, real, views, calibration, note)
+    return Source(runs, size, channels, train, checked, real, views, calibration, note)
+
+
+def _seen(run: Run) -> dict[str, str]:
+    """Which images a run was trained and validated on."""
+    return {role: part["fingerprint"] for role, part in run.info["data"].items()}
 
 
 def _drawn(size: int, channels: int) -> FaceSet:
@@ -137,9 +159,14 @@ def _drawn(size: int, channels: int) -> FaceSet:
 
 
 def _calibration(
-    run: Run, faces: FaceSet | None, views: int, accuracy: float | None, coverage: float | None
+    runs: Sequence[Run],
+    faces: FaceSet | None,
+    views: int,
+    accuracy: float | None,
+    coverage: float | None,
 ) -> tuple[Calibration | None, str]:
-    """The calibration on the run's validation predictions, without images it was trained on."""
+    """The calibration on the runs' validation images, without those they were trained on."""
+    run = runs[0]
     if "validation" not in run.info["data"]:
         if accuracy is not None or coverage is not None:
             raise RunError(
@@ -157,12 +184,12 @@ def _calibration(
     if part is not None and not np.array_equal(part.names, kept.names):
         part = None  # the images of another set
     probabilities = kept.probabilities
-    if views > 1:
+    if views > 1 or len(runs) > 1:
         if part is None:
             raise DataError(
                 f"{split} has other images than {run.name} saw there; give its own data"
             )
-        probabilities = predict_probabilities(run, part, views=views)
+        probabilities = predict_probabilities(runs, part, views=views)
     if part is not None:
         groups = part.groups
     else:  # copies have the same probabilities, up to rounding

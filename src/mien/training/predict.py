@@ -117,12 +117,13 @@ def probabilities(
 
 
 def predict_probabilities(
-    run: Run, faces: FaceSet, device: str = "cpu", *, views: int = 1
+    run: Run | Sequence[Run], faces: FaceSet, device: str = "cpu", *, views: int = 1
 ) -> np.ndarray:
     """Class probabilities, float32 ``[N, C]``, that a finished run gives to a set of faces.
 
     Parameters
     ----------
+    run : one, or several that are averaged: an ensemble
     views : 1, or the mean of the probabilities of 2 (each face and its mirror image) or 10 (also
         moved by 1/24 of its side towards each corner)
 
@@ -131,13 +132,36 @@ def predict_probabilities(
     RecipeError
         for another number of views.
     RunError
-        if the run has no weights, they are damaged, or there is no such device.
+        if a run has no weights, they are damaged, there is no such device, or the runs of an
+        ensemble have other classes than each other.
     DataError
         if the faces have another number of channels than those the run was trained on.
     """
     if views not in VIEWS:
         raise RecipeError(f"views = {views}: give {', '.join(map(str, VIEWS))}")
-    return _predict(run, load_model(run, device), faces, device, views)
+    members = [run] if isinstance(run, Run) else list(run)
+    check_ensemble(members)
+    found = [_predict(one, load_model(one, device), faces, device, views) for one in members]
+    return np.asarray(sum(found) / len(found), np.float32)
+
+
+def check_ensemble(members: Sequence[Run]) -> None:
+    """Refuse an ensemble of no runs, or of runs that tell other classes apart.
+
+    Raises
+    ------
+    RunError
+        with the run that does not fit.
+    """
+    if not members:
+        raise RunError("an ensemble of no runs: give one at least")
+    first = members[0]
+    for other in members[1:]:
+        if other.classes != first.classes:
+            raise RunError(
+                f"{other.name}: has the classes {', '.join(other.classes)}, and {first.name} "
+                f"{', '.join(first.classes)}; an ensemble's must be the same, in one order"
+            )
 
 
 @torch.inference_mode()

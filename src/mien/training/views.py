@@ -44,5 +44,14 @@ def mean_logits(network: nn.Module, seen: list[torch.Tensor], first: torch.Tenso
     if len(seen) == 1:
         return first
     others = network(torch.cat(seen[1:])).unflatten(0, (len(seen) - 1, -1))
-    every = torch.cat((first[None], others)).float()
-    return every.log_softmax(2).logsumexp(0) - math.log(len(seen))
+    return averaged_logits(torch.cat((first[None], others)))
+
+
+def averaged_logits(every: torch.Tensor) -> torch.Tensor:
+    """Logits ``[N, C]`` whose softmax is the mean of the probabilities of several, ``[K, N, C]``.
+
+    Those of one are as they were.
+    """
+    if len(every) == 1:
+        return every[0]
+    return every.float().log_softmax(2).logsumexp(0) - math.log(len(every))
