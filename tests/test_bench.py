@@ -44,6 +44,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import ablation
     import balancing
     import cold
+    import ensemble
     import gates
     import inference
     import sheet
@@ -57,9 +58,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     found = ModuleType("bench")
     found.__dict__.update(
-        ablation=ablation, balancing=balancing, cold=cold, gates=gates, inference=inference,
-        sheet=sheet, speedrun=speedrun, strides=strides, study=study, training=training,
-        trials=trials, usual=usual, video=video,
+        ablation=ablation, balancing=balancing, cold=cold, ensemble=ensemble, gates=gates,
+        inference=inference, sheet=sheet, speedrun=speedrun, strides=strides, study=study,
+        training=training, trials=trials, usual=usual, video=video,
     )  # fmt: skip
     return found
 
@@ -164,6 +165,34 @@ def test_strides_shows_cost_and_accuracy_and_trains_nothing_twice(
     again = bench.strides.main([*SMALL, *asked])
     assert rows_of(again, "Accuracy and cost") == rows
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/run.json")} == trained
+
+
+def test_ensemble_shows_each_run_their_mean_and_tests(
+    bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces, parts = mien.data.roles(mien.read("drawn:140"))
+    recipe = mien.Recipe(width=0.1, image_size=32, batch_size=32, epochs=2, lr=1e-2)
+    runs = [
+        mien.fit(
+            recipe.but(seed=seed), faces[parts.train], faces[parts.validation], runs=tmp_path,
+            progress="none",
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    folders = [str(run.path) for run in runs]
+    out = tmp_path / "test.csv"
+    text = bench.ensemble.main([*folders, *SMALL, "--views", "2", "1", "--predictions", str(out)])
+    part = faces[parts.validation]
+    mean = sum(predict_probabilities(run, part, views=2) for run in runs)
+    shown = [row for row in text.splitlines() if row.startswith("| mean of all | 2 |")]
+    assert f" {100 * (mean.argmax(1) == part.labels).mean():.1f} " in shown[0]
+    assert text.count("| mean of all | ") == 2
+    assert text.count("2 views | mean of all, 2 views") == 2
+    lines = out.read_text().splitlines()
+    assert len(lines) == 1 + len(faces[parts.test])
+    together = predict_probabilities(runs, faces[parts.test], views=2)
+    assert lines[1].split(",")[1] == part.classes[together[0].argmax()]
+    assert float(lines[1].split(",")[2]) == pytest.approx(together[0, 0], abs=1e-6)
 
 
 def test_gates_shows_signal_epochs_and_differences(

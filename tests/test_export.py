@@ -200,7 +200,8 @@ def test_the_file_of_several_runs_gives_the_mean_of_their_probabilities(
     assert model.metadata["run"] == f"{run.name} + {other.name}"
     assert model.metadata["recipe 2"] == other.recipe.to_toml()
     places = model.attention(part.images[:3])
-    assert places is not None and places.shape == (3, 32, 32)  # the map is the first run's
+    assert places is not None
+    assert places.shape == (3, 32, 32)  # the map is the first run's
 
 
 def test_an_ensemble_has_one_set_of_classes_and_of_images(
