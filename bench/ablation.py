@@ -27,6 +27,7 @@ import trials
 from scipy.stats import ttest_rel
 from trials import Parts, Trial
 
+from mien.cli.app import settings_given
 from mien.evaluation.ranks import holm
 from mien.report.table import ACCURACY, Column, Table, count, decimals, percent, signed
 from mien.runs.recipe import Recipe
@@ -82,12 +83,14 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--width", type=float, help="of the network; default: the recipe's")
     parser.add_argument("--image-size", type=int, help="pixels; default: the recipe's")
     parser.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
+    parser.add_argument("--set", nargs="+", default=[], help="NAME=VALUE, as for `mien train`")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, help="default: all it can have")
     args = sheet.parse(parser, argv, "ablation")
 
     base = QUARTER.but(model=args.model) if args.model else BASE
     asked = {"width": args.width, "image_size": args.image_size, "lr": args.lr}
     base = base.but(**{name: value for name, value in asked.items() if value is not None})
+    base = base.but(**settings_given(args.set))
     wanted = args.changes or [name for name, change in CHANGES.items() if fits(change, base)]
     votes = any("soft_labels" in CHANGES[name] for name in wanted)
     parts = trials.read_parts(args.data, args.images, votes)

@@ -85,19 +85,16 @@ def opened(engine: Engine) -> Predict:
         return load(engine.source, threads=engine.threads).predict_proba
     import torch
 
-    from mien.export.graph import Graph
+    from mien.export.graph import Graph, Member
     from mien.images import Normalisation
     from mien.training.predict import load_model
 
     torch.set_num_threads(engine.threads)
     run = Run.open(engine.source)
-    whole: Any = Graph(
-        load_model(run, engine.device),
-        None,
-        Normalisation.from_dict(run.info["normalisation"]),
-        run.recipe.image_size,
-        temperature=1.0,
-    ).eval()
+    torch.backends.cudnn.allow_tf32 = False  # float32 is to be float32 on an accelerator too
+    how = Normalisation.from_dict(run.info["normalisation"])
+    member = Member(load_model(run, engine.device), None, how, run.recipe.image_size)
+    whole: Any = Graph([member], temperature=1.0).eval()
     if engine.name == "compiled":
         whole = torch.compile(whole, mode="reduce-overhead", dynamic=False)
 

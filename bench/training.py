@@ -74,7 +74,7 @@ def create_step(model: nn.Module, recipe: Recipe, device: torch.device, averaged
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser, weights = create_optimiser(model, recipe), penalised(model)
     average = WeightAverage(model, recipe.ema) if averaged else None
-    stepped = torch.compile(model) if recipe.compile else model
+    stepped = torch.compile(model, dynamic=False) if recipe.compile else model
 
     def step(images: torch.Tensor, targets: torch.Tensor) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):

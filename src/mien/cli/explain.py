@@ -50,18 +50,19 @@ def explain(
     from mien.explanation import explain as explain_faces
     from mien.explanation import explain_split
     from mien.report.explaining import verdict, write_explanation
+    from mien.runs.environment import choose_device
     from mien.runs.run import Run
 
-    opened = Run.open(run)
+    opened, where = Run.open(run), str(choose_device(device))
     if bool(photos) == bool(data):
         raise DataError("give pictures, or a data set with --data, and not both")
     with stoppable():
         if photos:
             shown = _faces(opened, photos, detector)
-            found, pictures = explain_faces(opened, shown, device=device or "cpu")
+            found, pictures = explain_faces(opened, shown, device=where)
         else:
             part = _split(data or "", split, skip_bad)
-            found, pictures = explain_split(opened, part, count=faces, device=device or "cpu")
+            found, pictures = explain_split(opened, part, count=faces, device=where)
     for path in write_explanation(found, pictures, out):
         print(path)
     for name, values in found["scores"].items():

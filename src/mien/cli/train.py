@@ -48,6 +48,7 @@ def train(
     Example: mien train --data .data/fer2013 --recipe plain --set epochs=10
     """
     from mien.data import read, roles
+    from mien.runs.environment import choose_device
     from mien.training import fit, predict_splits
     from mien.training.distributed import fit_distributed
 
@@ -68,7 +69,7 @@ def train(
                 device=device,
             )
     if parts.test and not faces[parts.test].labelled:
-        predict_splits(run, faces, [parts.test], device or "cpu")
+        predict_splits(run, faces, [parts.test], str(choose_device(device)))
     print(f"run: {run.path}")
     if records:
         print(f"record: {run.write_record(records)}")

@@ -68,7 +68,7 @@ class Source:
             "temperature_from": self.calibrated_on,
             "run": self.name,
             "data": json.dumps(run.info["data"]),
-            "mien": versions()["mien"],
+            "mien": versions().get("mien", "not installed"),
         }
         for number, member in enumerate(self.runs, 1):
             which = f" {number}" if number > 1 else ""

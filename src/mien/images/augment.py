@@ -79,7 +79,7 @@ def draw(count: int, generator: torch.Generator) -> torch.Tensor:
 
 def change(images: torch.Tensor, settings: Augment, numbers: torch.Tensor) -> torch.Tensor:
     """Change each image by the amounts that its column of `numbers` decides (see `augment`)."""
-    numbers = numbers.to(images.device)
+    numbers = numbers.to(images.device, non_blocking=True)
     flip, dx, dy, angle, zoom, brightness, contrast, *erasing = numbers
     flipped = flip < settings.flip
 

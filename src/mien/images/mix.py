@@ -63,7 +63,7 @@ def cutmix(
         return images, targets
     share, other = _draw(images, alpha, generator)
     height, width = images.shape[-2:]
-    centre = torch.rand(2, len(images), generator=generator).to(images.device)
+    centre = torch.rand(2, len(images), generator=generator).to(images.device, non_blocking=True)
     half = (1 - share).sqrt() / 2
     top, bottom = _span(centre[0], half, height)
     left, right = _span(centre[1], half, width)
@@ -90,7 +90,10 @@ def _draw(
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     share = np.random.default_rng(seed).beta(alpha, alpha, len(images)).astype(np.float32)
     other = torch.randperm(len(images), generator=generator)
-    return torch.from_numpy(share).to(images.device), other.to(images.device)
+    return (
+        torch.from_numpy(share).to(images.device, non_blocking=True),
+        other.to(images.device, non_blocking=True),
+    )
 
 
 def _span(centre: torch.Tensor, half: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:

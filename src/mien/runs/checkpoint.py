@@ -29,10 +29,10 @@ def save_checkpoint(
     save_with(path, lambda file: torch.save(content, file))
 
 
-def load_checkpoint(
-    path: Path, parts: Mapping[str, Stateful | None], device: torch.device
-) -> list[dict[str, Any]]:
+def load_checkpoint(path: Path, parts: Mapping[str, Stateful | None]) -> list[dict[str, Any]]:
     """Bring the parts back to where they were, and return the log until there.
+
+    Each part takes what is its own to its device; Adam's count of steps is to stay on the CPU.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def load_checkpoint(
             broken = archive.testzip()
         if broken is not None:
             raise ValueError(f"wrong checksum of {broken}")
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(state[name])

@@ -88,7 +88,8 @@ def peak_memory(device: str = "cpu") -> float | None:
         status = Path("/proc/self/status").read_text()
     except OSError:
         return None
-    return round(int(status.split("VmHWM:")[1].split()[0]) / 2**20, 3)
+    found = status.partition("VmHWM:")[2].split()  # sandboxes may leave it out
+    return round(int(found[0]) / 2**20, 3) if found else None
 
 
 def _processor() -> str:

@@ -14,6 +14,7 @@ from mien.balance.gan import GeneratorRun, fit_generator, generate
 from mien.balance.quality import Quality, Sample, assess
 from mien.data.faceset import FaceSet
 from mien.errors import DataError, MienError
+from mien.runs.environment import choose_device
 from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.run import Run
 from mien.training.predict import pooled_features, predict_probabilities
@@ -55,13 +56,13 @@ def balance_classes(
     what was done and found, as plain values; images for the sheets, as `balance_figures` takes
     them; and the generated faces
     """
-    counts = to_generate(train.counts(), train.classes, lift)
+    counts, where = to_generate(train.counts(), train.classes, lift), str(choose_device(device))
     if isinstance(generator, GeneratorRun):
         generator.check_fits(train)
         run = generator
     else:
         run = fit_generator(generator, train, runs=runs, device=device, progress=progress)
-    made = generate(run, counts, truncation=truncation, seed=seed, device=device or "cpu")
+    made = generate(run, counts, truncation=truncation, seed=seed, device=where)
     sheets = {
         kind: np.stack([_first(part, label) for label in range(len(train.classes))])
         for kind, part in (("real", train), ("generated", made))
@@ -70,7 +71,7 @@ def balance_classes(
     if features is not None:
         try:
             found, pairs = _assess(
-                made, train, held_out, features, classifier or features, device or "cpu", seed
+                made, train, held_out, features, classifier or features, where, seed
             )
             quality, why = found.to_dict(), ""
             sheets |= pairs

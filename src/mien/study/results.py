@@ -79,7 +79,7 @@ class StudyResults:
         found = [(planned, self.run_of(planned)) for planned in self.plan]
         models = [self._model(planned, run, measure) for planned, run in found]
         results = {
-            "mien": versions()["mien"],
+            "mien": versions().get("mien", "not installed"),
             "scale": self.scale.name,
             "scale_label": self.scale.label,
             "toy": self.scale.toy,

@@ -7,6 +7,7 @@ from pathlib import Path
 from mien.balance.counts import to_generate
 from mien.balance.gan import fit_generator, generate
 from mien.data.faceset import FaceSet
+from mien.runs.environment import choose_device
 from mien.runs.generator_recipe import generator_recipe
 from mien.runs.recipe import Recipe
 from mien.training.conflicts import settled
@@ -32,4 +33,4 @@ def generated_faces(
     run = fit_generator(
         generator_recipe(recipe.generator), train, runs=runs, device=device, progress=progress
     )
-    return generate(run, counts, seed=recipe.seed, device=device or "cpu")
+    return generate(run, counts, seed=recipe.seed, device=str(choose_device(device)))

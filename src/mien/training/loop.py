@@ -76,7 +76,7 @@ class Training:
         if share.processes > 1 and device.type != "cpu":
             self.model = synchronised(self.model)
         joined = share.joined(self.model)
-        self.stepped = torch.compile(joined) if recipe.compile else joined
+        self.stepped = torch.compile(joined, dynamic=False) if recipe.compile else joined
 
         train_images = enhance(train.images, recipe.enhance)
         self.normalisation = normalisation(recipe.normalise, train_images)
@@ -151,7 +151,7 @@ class Training:
 
     def _go_on_from(self, earlier: Run) -> None:
         """Take the state and the log of the last checkpoint of `earlier`."""
-        self.run.log = load_checkpoint(earlier.checkpoint_path, self._parts(), self.device)
+        self.run.log = load_checkpoint(earlier.checkpoint_path, self._parts())
         self.epoch = len(self.run.log)
 
     def finish(self, show: str, keep_checkpoint: bool = False) -> Run:

@@ -151,7 +151,7 @@ def _trained(
     both.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = create_optimiser(both, recipe)
     parts: dict[str, Stateful | None] = {"networks": both, "optimiser": optimiser}
-    log = load_checkpoint(checkpoint, parts, device) if checkpoint.exists() else []
+    log = load_checkpoint(checkpoint, parts) if checkpoint.exists() else []
     title = f"{recipe.title}, no labels"
     with TrainingProgress(title, recipe.epochs, batches.steps, len(log), show) as shown:
         for epoch in range(len(log), recipe.epochs):

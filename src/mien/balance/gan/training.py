@@ -133,7 +133,7 @@ class GeneratorTraining:
         """Make the folder `path`, or take up the training that was stopped there."""
         if (path / "checkpoint.pt").exists():
             self.run = GeneratorRun.open(path)
-            self.run.log = load_checkpoint(self.run.checkpoint_path, self._parts(), self.device)
+            self.run.log = load_checkpoint(self.run.checkpoint_path, self._parts())
             self.epoch = len(self.run.log)
             return
         self.run = GeneratorRun.create(
@@ -211,7 +211,9 @@ class GeneratorTraining:
         recipe, discriminator = self.recipe, self.discriminator
         of_discriminator, of_generator = self.losses
         labels = self.labels[rows]  # of the generated images too, so that pairs are of one class
-        noise = torch.randn(len(rows), recipe.latent, generator=generator).to(self.device)
+        noise = torch.randn(len(rows), recipe.latent, generator=generator).to(
+            self.device, non_blocking=True
+        )
         real = augment(as_float(self.images[rows]), self.settings, generator)
         generated = augment(self.generator(noise, labels), self.settings, generator)
 
