@@ -12,12 +12,14 @@ and the effect of CBAM alone, at each of its places in VGG19 and with both start
         "CBAM, paper's gates" "CBAM, identity gates" "CBAM, identity gates, after convolutions"
 
 On two cores, at a scale that fits them, ``--width 0.25 --image-size 24 --lr 4e-3 --epochs 8``.
+Calls with other ``--changes`` and the same ``--runs`` can share the work; one that names them all
+then makes the sheet.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -31,8 +33,10 @@ from mien.cli.app import settings_given
 from mien.evaluation.ranks import holm
 from mien.report.table import ACCURACY, Column, Table, count, decimals, percent, signed
 from mien.runs.recipe import Recipe
+from mien.runs.run import run_name
 from mien.study.scales import PLAIN, QUARTER
 from mien.training import predict_probabilities
+from mien.training.pretrain import pretrain
 
 BASE = PLAIN
 
@@ -41,6 +45,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "stride 32": {"stride": 32},
     "half the width": {"width": 0.5},
     "twice the width": {"width": 2.0},
+    "images that grow": {"start_size": 2 / 3},
     "no augmentation but flips": {
         "shift": 0.0, "rotate": 0.0, "zoom": 0.0, "brightness": 0.0, "contrast": 0.0, "erase": 0.0,
     },
@@ -53,6 +58,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "cutmix": {"cutmix": 1.0},
     "label smoothing": {"label_smoothing": 0.1},
     "votes of FER+ (extra annotation)": {"soft_labels": True},
+    "votes and label in halves (extra annotation)": {"soft_labels": True, "vote_share": 0.5},
     "conflicting copies left out": {"conflicts": "drop"},
     "conflicting copies by weight": {"conflicts": "weight"},
     "generalised cross-entropy": {"loss": "gce"},
@@ -63,7 +69,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no weight decay": {"weight_decay": 0.0},
     "batches of 256": {"batch_size": 256},
     "Muon": {"optimiser": "muon", "lr": 0.03},
-    "dropout": {"dropout": 0.3},
+    "no dropout": {"dropout": 0.0},
     "stochastic depth": {"drop_path": 0.1},
     "SE": {"attention": "se"},
     "ECA": {"attention": "eca"},
@@ -73,6 +79,31 @@ CHANGES: dict[str, dict[str, Any]] = {
         "attention": "cbam", "gates": "identity", "place": "convolutions",
     },
 }  # fmt: skip
+
+TEACHER_SEED = 1_000
+"""Of the training that teaches, which is none of those compared."""
+
+
+def pretrained(base: Recipe, parts: Parts, args: argparse.Namespace) -> dict[str, Any]:
+    """Weights learned from the training images without their labels, in as many epochs."""
+    faces = parts.without_votes
+    recipe = base.but(batch_size=min(256, len(faces)), epochs=args.epochs)
+    out = args.runs / f"{run_name(recipe, faces, None)}.safetensors"
+    args.runs.mkdir(parents=True, exist_ok=True)
+    pretrain(recipe, faces, out, epochs=args.epochs, device=args.device, progress="lines")
+    return {"weights": str(out)}
+
+
+def taught(base: Recipe, parts: Parts, args: argparse.Namespace) -> dict[str, Any]:
+    """Another training of the same recipe, to learn from beside the labels."""
+    return {"teacher": (str(trials.trained(base.but(seed=TEACHER_SEED), parts, args).path),)}
+
+
+PREPARED: dict[str, Callable[[Recipe, Parts, argparse.Namespace], dict[str, Any]]] = {
+    "pretrained without labels": pretrained,
+    "taught by another such network": taught,
+}
+"""Changes that need another training first, which all seeds share."""
 
 
 def main(argv: Sequence[str] | None = None) -> str:
@@ -84,17 +115,25 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--image-size", type=int, help="pixels; default: the recipe's")
     parser.add_argument("--lr", type=float, help="learning rate; default: the recipe's")
     parser.add_argument("--set", nargs="+", default=[], help="NAME=VALUE, as for `mien train`")
-    parser.add_argument("--changes", nargs="+", choices=CHANGES, help="default: all it can have")
+    known = [*CHANGES, *PREPARED]
+    parser.add_argument("--changes", nargs="+", choices=known, help="default: all it can have")
     args = sheet.parse(parser, argv, "ablation")
 
     base = QUARTER.but(model=args.model) if args.model else BASE
     asked = {"width": args.width, "image_size": args.image_size, "lr": args.lr}
     base = base.but(**{name: value for name, value in asked.items() if value is not None})
     base = base.but(**settings_given(args.set))
-    wanted = args.changes or [name for name, change in CHANGES.items() if fits(change, base)]
-    votes = any("soft_labels" in CHANGES[name] for name in wanted)
+    fitting = [name for name, change in CHANGES.items() if fits(change, base)]
+    wanted = args.changes or [*fitting, *PREPARED]
+    prepared = any(name in PREPARED for name in wanted)
+    votes = any("soft_labels" in CHANGES.get(name, ()) for name in wanted)
     parts = trials.read_parts(args.data, args.images, votes)
-    changed = {"the recipe itself": base, **{name: with_change(base, name) for name in wanted}}
+    changed = {"the recipe itself": base}
+    for name in wanted:
+        prepare = PREPARED.get(name)
+        changed[name] = (
+            base.but(**prepare(base, parts, args)) if prepare else with_change(base, name)
+        )
     first, *others = found = trials.train_all(list(changed.values()), parts, args)
     compared = [trials.difference(first.accuracies, trial.accuracies) for trial in others]
     p: list[float | None] = [None] * len(others)
@@ -131,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> str:
             "Differences, intervals and p by a paired t-test over the seeds: a seed gives both "
             "sides the same batches in the same order.",
             "Seconds are those of the training, and mean little where other work ran beside it.",
+            *(["Pretrained or taught: by one training for all seeds."] * prepared),
         ],
         f"{base.title} at {base.image_size} pixels; {trials.scale(parts, args)}.",
     )
@@ -139,10 +179,12 @@ def main(argv: Sequence[str] | None = None) -> str:
 
 
 def with_change(base: Recipe, name: str) -> Recipe:
-    """The recipe with one of `CHANGES`, whose widths are shares of the recipe's own."""
+    """The recipe with one of `CHANGES`, whose widths and first sizes are shares of its own."""
     change = dict(CHANGES[name])
     if "width" in change:
         change["width"] *= base.width
+    if "start_size" in change:
+        change["start_size"] = round(change["start_size"] * base.image_size)
     return base.but(**change)
 
 
@@ -152,6 +194,7 @@ def fits(change: dict[str, Any], base: Recipe) -> bool:
         "soft_labels" not in change
         and ("place" not in change or base.model == "vgg19")
         and ("drop_path" not in change or base.model == "resnet50")
+        and ("dropout" not in change or base.model != "resnet50")
     )
 
 

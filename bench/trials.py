@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,11 @@ class Parts:
     train: FaceSet
     validation: FaceSet
     unseen: np.ndarray
+
+    @property
+    def without_votes(self) -> FaceSet:
+        """The training part as it is where no votes were read."""
+        return replace(self.train, soft=None)
 
     def __str__(self) -> str:
         return (
@@ -91,18 +96,26 @@ def train_all(recipes: Sequence[Recipe], parts: Parts, args: argparse.Namespace)
     an interruption can be compared.
     """
     runs = {
-        (recipe, seed): fit(
-            recipe.but(epochs=args.epochs, seed=seed),
-            parts.train,
-            parts.validation,
-            runs=args.runs,
-            device=args.device,
-            progress="lines",
-        )
+        (recipe, seed): trained(recipe.but(seed=seed), parts, args)
         for seed in range(args.seeds)
         for recipe in recipes
     }
     return [_trial(r, [runs[r, seed] for seed in range(args.seeds)], parts) for r in recipes]
+
+
+def trained(recipe: Recipe, parts: Parts, args: argparse.Namespace) -> Run:
+    """One training, for as many epochs as are asked for.
+
+    A recipe that does not learn from votes is the same run whether or not they were read.
+    """
+    return fit(
+        recipe.but(epochs=args.epochs),
+        parts.train if recipe.soft_labels else parts.without_votes,
+        parts.validation,
+        runs=args.runs,
+        device=args.device,
+        progress="lines",
+    )
 
 
 def _trial(recipe: Recipe, runs: Sequence[Run], parts: Parts) -> Trial:
