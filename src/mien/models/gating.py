@@ -8,7 +8,8 @@ products; equal maxima share the gradient evenly.
 
 The gradient of the map that `place` makes goes back through the other two, which change it in
 place. So nothing else may use the maps between them: `attention.CBAM` is their only caller. Inside,
-maps are ``[N, P, C]`` with P = H * W, a view in either memory layout.
+maps are ``[N, P, C]`` with P = H * W, a view in either memory layout, and the backwards compute in
+float32 where a map is in bfloat16, which PyTorch broadcasts several times as slowly on a CPU.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     return zip(*(tensor.split(images) for tensor in tensors), strict=True)
 
 
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """In float32 what is in a smaller type; else `x` itself, so that it can be changed in place."""
+    return x.float() if x.element_size() < 4 else x
+
+
 def highest(image: torch.Tensor, out: torch.Tensor) -> None:
     """The maximum over space of ``[N, P, C]``, to `out`, ``[N, C]``.
 
@@ -67,14 +73,16 @@ class Pool(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, pooled_grad: torch.Tensor) -> torch.Tensor:
         x, pooled = ctx.saved_tensors
-        v = flat(x)
-        maximum_grad, mean_grad = pooled_grad[:, :1], pooled_grad[:, 1:] / v.shape[1]
-        for image, g, maximum, high, rest in parts(
-            v, flat(grad), pooled[:, :1], maximum_grad, mean_grad
+        v, maximum = flat(x), wide(pooled[:, :1])
+        maximum_grad, mean_grad = wide(pooled_grad).split(1, 1)
+        for part, out, top, high, rest in parts(
+            v, flat(grad), maximum, maximum_grad, mean_grad / v.shape[1]
         ):
-            # 1 and 0 in the map's own type, for CPUs are slow where types mix.
-            chosen = torch.eq(image, maximum, out=torch.empty_like(image))
+            image, g = wide(part), wide(out)
+            # 1 and 0 in the type of the others, for CPUs are slow where types mix.
+            chosen = torch.eq(image, top, out=torch.empty_like(image))
             g.addcmul_(chosen, high / chosen.sum(1, keepdim=True)).add_(rest)
+            out.copy_(g)
         return grad
 
 
@@ -105,23 +113,25 @@ class Scale(torch.autograd.Function):
         ctx: Any, grad: torch.Tensor, planes_grad: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         gate, scaled, planes = ctx.saved_tensors
-        maximum_grad, mean_grad = flat(planes_grad).split(1, 2)
+        weights = wide(gate)
+        maximum_grad, mean_grad = wide(flat(planes_grad)).split(1, 2)
         # The sum over space of gradient times scaled map is the weight times its own gradient.
-        weighted = torch.empty_like(gate)
-        for image, g, maximum, high, rest, row, total in parts(
+        weighted = torch.empty_like(weights)
+        for part, out, top, high, rest, row, total in parts(
             scaled,
             flat(grad),
-            planes[:, :, :1],
+            wide(planes[:, :, :1]),
             maximum_grad,
             mean_grad / scaled.shape[2],
-            gate[:, None],
+            weights[:, None],
             weighted,
         ):
-            chosen = torch.eq(image, maximum, out=torch.empty_like(image))
+            image, g = wide(part), wide(out)
+            chosen = torch.eq(image, top, out=torch.empty_like(image))
             g.addcmul_(chosen, high / chosen.sum(2, keepdim=True)).add_(rest)
             torch.sum(torch.mul(g, image, out=chosen), 1, out=total)
-            g.mul_(row)
-        return grad, weighted * (1 - gate)
+            out.copy_(g.mul_(row))
+        return grad, (weighted * (1 - weights)).to(gate.dtype)
 
 
 class Place(torch.autograd.Function):
@@ -136,12 +146,13 @@ class Place(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, gate = ctx.saved_tensors
-        v, column = flat(x), flat(gate)
+        v, column = flat(x), wide(flat(gate))
         x_grad, gate_grad = torch.empty_like(v), torch.empty_like(column)
-        for image, g, weight, out, total in parts(v, flat(grad), column, x_grad, gate_grad):
-            torch.sum(torch.mul(g, image, out=out), 2, keepdim=True, out=total)
+        for part, given, weight, out, total in parts(v, flat(grad), column, x_grad, gate_grad):
+            g = wide(given)
+            torch.sum(g * wide(part), 2, keepdim=True, out=total)
             torch.mul(g, weight, out=out)
-        return square(x_grad, x), square(gate_grad, x)
+        return square(x_grad, x), square(gate_grad, x).to(gate.dtype)
 
 
 pool, scale, place = Pool.apply, Scale.apply, Place.apply
