@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, RecipeError, RunError
+from mien.images import Normalisation
 from mien.metrics import evaluate
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
@@ -26,7 +27,7 @@ from mien.runs.run import Run, run_name
 from mien.runs.seed import random_seed
 from mien.training import fit, loop, objective, predict_splits
 from mien.training.loop import Training
-from mien.training.predict import build_model
+from mien.training.predict import build_model, load_model, probabilities
 
 TINY = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=3, batch_size=32)
 ALL_ON = TINY.but(
@@ -71,6 +72,21 @@ def trained(recipe: Recipe, runs: Path, **settings: Any) -> Run:
 
 def weights(run: Run) -> bytes:
     return run.weights_path.read_bytes()
+
+
+def test_an_epoch_is_validated_at_the_size_it_was_trained_at(tmp_path: Path) -> None:
+    run = trained(TINY.but(epochs=1, start_size=16), tmp_path)
+    images = torch.from_numpy(valid().images)[:, None]
+    how = Normalisation.from_dict(run.info["normalisation"])
+    losses = {}
+    for size in (16, 24):
+        found = probabilities(load_model(run), images, how, size).numpy()
+        losses[size] = -np.log(found[np.arange(len(found)), valid().labels]).mean()
+    assert run.log[0]["validation_loss"] == pytest.approx(losses[16], rel=1e-5)
+    assert losses[16] != pytest.approx(losses[24], rel=1e-3)
+    kept = run.predictions("validation").probabilities
+    whole = -np.log(kept[np.arange(len(kept)), valid().labels]).mean()
+    assert whole == pytest.approx(losses[24], rel=1e-5), "what a run leaves is at its full size"
 
 
 def timeless(run: Run) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
 from mien.runs.seed import random_seed
-from mien.training.batches import Batch, Batches
+from mien.training.batches import Batch, Batches, side_of
 from mien.training.conflicts import settled
 from mien.training.objective import Objective
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
@@ -258,10 +258,14 @@ class Training:
         return loss.detach(), logits.detach()
 
     def _validate(self) -> dict[str, Any]:
-        """Loss and accuracy on the validation images that do not stand in the training part."""
+        """Loss and accuracy on the validation images that do not stand in the training part.
+
+        They are as large as the epoch's training images: a network is judged at the size it knows.
+        """
         assert self.validation is not None
+        size = side_of(self.recipe, self.epoch)
         with averaged(self.average):
-            found = self._probabilities(self.recipe.precision)[self.unseen]
+            found = self._probabilities(self.recipe.precision, size)[self.unseen]
         labels = self.validation.labels[self.unseen]
         likelihood = found[np.arange(len(labels)), labels].clip(1e-12)
         loss = float(-np.log(likelihood).mean())
@@ -286,7 +290,7 @@ class Training:
             kept = Predictions(
                 self.validation.names,
                 self.validation.labels,
-                self._probabilities("fp32"),
+                self._probabilities("fp32", recipe.image_size),
                 ~self.unseen,
             )
             run.save_predictions({split: kept})
@@ -306,14 +310,9 @@ class Training:
         run.save()
         progress.say(f"{recipe.title}: finished in {seconds / 60:.1f} min, {run.path}")
 
-    def _probabilities(self, precision: str) -> np.ndarray:
-        found = probabilities(
-            self.model,
-            self.validation_images,
-            self.normalisation,
-            self.recipe.image_size,
-            precision=precision,
-        )
+    def _probabilities(self, precision: str, size: int) -> np.ndarray:
+        images = self.validation_images
+        found = probabilities(self.model, images, self.normalisation, size, precision=precision)
         return found.cpu().numpy()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
