@@ -184,7 +184,7 @@ def recipe_at(size: str, name: str, native: int, args: argparse.Namespace) -> Re
         weights="none",
         width=args.width,
         stride=PAPER_STRIDE,
-        precision="bf16" if torch.device(args.device).type == "cuda" else "fp32",
+        precision=args.precision,
     )
     return recipe.but(image_size=native, stride=args.stride) if size == "native" else recipe
 
@@ -323,9 +323,15 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--stride", type=int, default=16, help="at native size")
     parser.add_argument("--batch", type=int, help="measured alone; default: all of the plan")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), help="default: bf16 on an accelerator, else fp32"
+    )
     parser.add_argument("--steps", type=int, default=10, help="training steps of one timed part")
     parser.add_argument("--rounds", type=int, default=3)
     args = sheet.parse(parser, argv, "study")
+    args.precision = args.precision or (
+        "fp32" if torch.device(args.device).type == "cpu" else "bf16"
+    )
 
     faces, found = roles(read(args.data))
     train, validation = faces[found.train], faces[found.validation]

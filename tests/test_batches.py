@@ -101,11 +101,17 @@ def test_votes_are_learned_where_asked_for_and_known() -> None:
     soft = np.full((7, 7), 1 / 7, np.float32)
     soft[3] = np.nan
     faces = replace(numbered(7), soft=soft)
-    np.testing.assert_array_equal(target_probabilities(faces, False), np.eye(7))
-    targets = target_probabilities(faces, True)
+    np.testing.assert_array_equal(target_probabilities(faces, 0.0), np.eye(7))
+    targets = target_probabilities(faces, 1.0)
     np.testing.assert_array_equal(targets[3], np.eye(7)[3])
     np.testing.assert_allclose(np.delete(targets, 3, 0), 1 / 7)
-    np.testing.assert_array_equal(target_probabilities(numbered(7), True), np.eye(7))
+    np.testing.assert_array_equal(target_probabilities(numbered(7), 1.0), np.eye(7))
+    quarter = target_probabilities(faces, 0.25)
+    np.testing.assert_array_equal(quarter[3], np.eye(7)[3])
+    np.testing.assert_allclose(quarter[0], 0.75 * np.eye(7)[0] + 0.25 / 7, rtol=1e-6)
+    share = PLAIN.but(soft_labels=True, vote_share=0.25)
+    batches = Batches(faces, share, UNIT, CPU)
+    np.testing.assert_array_equal(batches.targets.numpy(), quarter)
 
 
 def test_grey_and_colour_images_become_tensors_with_channels_in_front() -> None:

@@ -26,7 +26,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "momentum": (0, 0.9999), "weight_decay": (0, 1e3), "l1": (0, 1e3), "l2": (0, 1e3),
     "warmup": (0, 100_000), "clip": (0, 1e9), "label_smoothing": (0, 0.99), "auxiliary": (0, 10),
     "logit_adjustment": (0, 10), "ema": (0, 0.999999), "patience": (0, 100_000),
-    "sam": (0, 10), "distil": (0, 1), "temperature": (0.1, 100), "seed": (0, 2**63 - 1),
+    "sam": (0, 10), "distil": (0, 1), "vote_share": (0, 1), "temperature": (0.1, 100),
+    "seed": (0, 2**63 - 1),
     "flip": (0, 1), "shift": (0, 0.5), "rotate": (0, 180), "zoom": (0, 1), "brightness": (0, 1),
     "contrast": (0, 1), "erase": (0, 1), "mixup": (0, 100), "cutmix": (0, 100),
 }  # fmt: skip
@@ -88,6 +89,7 @@ class Recipe(Settings):
     distil: float = 0.7  # share of the loss that the teachers have
     temperature: float = 4.0  # that their answers, and ours to them, are softened by
     soft_labels: bool = False  # learn from the data set's votes where it has them
+    vote_share: float = 1.0  # of the votes in what is then learned; the label has the rest
     auxiliary: float = 0.4  # share of InceptionV3's auxiliary loss
     ema: float = 0.0  # decay of the averaged weights per step; 0: none
     patience: int = 0  # stop after so many epochs without a better validation loss; 0: never

@@ -33,12 +33,15 @@ def prepared(images: torch.Tensor, normalisation: Normalisation, size: int) -> t
     return normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
 
 
-def target_probabilities(faces: FaceSet, soft_labels: bool) -> np.ndarray:
-    """What is learned, float32 ``[N, C]``: the label, or the votes where asked for and known."""
+def target_probabilities(faces: FaceSet, votes: float) -> np.ndarray:
+    """What is learned, float32 ``[N, C]``: the label, and where they are known a share of `votes`.
+
+    The label of FER-2013 is one person's word, the votes of FER+ are ten others'.
+    """
     targets = np.eye(len(faces.classes), dtype=np.float32)[faces.labels]
-    if soft_labels and faces.soft is not None:
+    if votes and faces.soft is not None:
         known = np.isfinite(faces.soft).all(1)
-        targets[known] = faces.soft[known]
+        targets[known] = votes * faces.soft[known] + (1 - votes) * targets[known]
     return targets
 
 
@@ -85,7 +88,8 @@ class Batches:
         self.recipe, self.normalisation, self.device = recipe, normalisation, device
         self.share = share
         self.images = as_tensor(faces.images, device)
-        self.targets = torch.from_numpy(target_probabilities(faces, recipe.soft_labels)).to(device)
+        votes = recipe.vote_share if recipe.soft_labels else 0.0
+        self.targets = torch.from_numpy(target_probabilities(faces, votes)).to(device)
         self.labels = torch.tensor(faces.labels)
         self.weights = None
         if faces.weights is not None:
