@@ -166,12 +166,14 @@ def test_a_generator_learns_which_class_lies_and_which_stands(tmp_path: Path) ->
     train = bars(128)
     recipe = TINY.but(epochs=40, lr=2e-3, lr_discriminator=2e-3, beta1=0.5, r1=0.0)
     run = fit_generator(recipe, train, runs=tmp_path, device="cpu", progress="none")
-    made = generate(run, np.array([40, 40]))
+    made = generate(run, np.array([100, 100]))
     # Along a bar the light changes less than across it.
     along = made.images.astype(float).mean(1).std(1) - made.images.astype(float).mean(2).std(1)
     stands = along[made.labels == 0], along[made.labels == 1]
-    assert (stands[0] > 0).mean() > 0.8
-    assert (stands[1] < 0).mean() > 0.8
+    # By chance half of them are right, and 70 of 100 in 1 of 25,000 cases. How many of these few
+    # steps' faces are right depends on how the processor rounds.
+    assert (stands[0] > 0).mean() > 0.7
+    assert (stands[1] < 0).mean() > 0.7
 
 
 def test_asked_again_the_same_generator_is_returned(tmp_path: Path) -> None:

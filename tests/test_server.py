@@ -475,9 +475,11 @@ def test_requests_that_wait_are_looked_at_together() -> None:
         gated.open.set()
         answers = [first.result(), *(other.result() for other in others)]
         metrics = client.get("/metrics").text
-    assert gated.batches == [1, 4, 3]
-    assert 'mien_batch_images_bucket{le="1"} 1\n' in metrics
-    assert 'mien_batch_images_bucket{le="4"} 3\n' in metrics
+    # On a busy machine the last of them may still be on their way from the count to the queue.
+    assert gated.batches[:2] == [1, 4]
+    assert sum(gated.batches) == 8
+    assert f'mien_batch_images_bucket{{le="1"}} {gated.batches.count(1)}\n' in metrics
+    assert f'mien_batch_images_bucket{{le="4"}} {len(gated.batches)}\n' in metrics
     assert "mien_queue_images 0\n" in metrics
     for value, answer in enumerate(answers):  # each has its own answer
         (face,) = answer.json()["images"][0]["faces"]
