@@ -83,9 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_parts(data: str, per_class: int | None, votes: bool = False) -> Parts:
-    """The training and the validation part of a data set, named as `mien.roles` names them."""
+    """The training and the validation part of a data set, named as `mien.roles` names them.
+
+    Nobody looks at votes on validation images, and with them a run would have another name.
+    """
     faces, found = roles(read(data, votes=votes))
-    train, validation = faces[found.train], faces[found.validation]
+    train, validation = faces[found.train], replace(faces[found.validation], soft=None)
     return Parts(sample(train, per_class), validation, ~validation.stands_in(train))
 
 
