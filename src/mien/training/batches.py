@@ -34,10 +34,7 @@ def prepared(images: torch.Tensor, normalisation: Normalisation, size: int) -> t
 
 
 def target_probabilities(faces: FaceSet, votes: float) -> np.ndarray:
-    """What is learned, float32 ``[N, C]``: the label, and where they are known a share of `votes`.
-
-    The label of FER-2013 is one person's word, the votes of FER+ are ten others'.
-    """
+    """What is learned, float32 ``[N, C]``: the label, and a share of `votes` where it has any."""
     targets = np.eye(len(faces.classes), dtype=np.float32)[faces.labels]
     if votes and faces.soft is not None:
         known = np.isfinite(faces.soft).all(1)
