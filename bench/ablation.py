@@ -9,7 +9,8 @@ seeds or changes can be added later. All of it, as is fit for an accelerator:
 and the effect of CBAM alone, at each of its places in VGG19 and with both starts of its gates:
 
     python bench/ablation.py --data .data/fer2013 --model vgg19 --epochs 26 --seeds 5 --changes \\
-        "CBAM, paper's gates" "CBAM, identity gates" "CBAM, identity gates, after convolutions"
+        "CBAM, paper's gates" "CBAM, paper's gates, after convolutions" \\
+        "CBAM, identity gates" "CBAM, identity gates, after convolutions"
 
 On two cores, at a scale that fits them, ``--width 0.25 --image-size 24 --lr 4e-3 --epochs 8``.
 Calls with other ``--changes`` and the same ``--runs`` can share the work; one that names them all
@@ -75,6 +76,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "ECA": {"attention": "eca"},
     "CBAM, paper's gates": {"attention": "cbam", "gates": "paper"},
     "CBAM, identity gates": {"attention": "cbam", "gates": "identity"},
+    "CBAM, paper's gates, after convolutions": {
+        "attention": "cbam", "gates": "paper", "place": "convolutions",
+    },
     "CBAM, identity gates, after convolutions": {
         "attention": "cbam", "gates": "identity", "place": "convolutions",
     },

@@ -117,6 +117,21 @@ def test_the_training_form_equals_the_plain_one_part_by_part(part, layout, monke
     assert found[0].stride() == found[1].stride() == x.stride()
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5), (4, 3), (9, 14), (48, 48)])
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+def test_correlation_by_fourier_transforms_equals_the_convolution(kernel, shape):
+    planes = map_of(3, 2, *shape, dtype=torch.float64).requires_grad_()
+    weight = map_of(1, 2, kernel, kernel, seed=1, dtype=torch.float64).requires_grad_()
+    expected = nn.functional.conv2d(planes, weight, padding=kernel // 2)
+    found = gating.correlate(planes, weight)
+    torch.testing.assert_close(found, expected)
+    given = map_of(*expected.shape, seed=2, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, (planes, weight), given),
+        torch.autograd.grad(expected, (planes, weight), given),
+    )
+
+
 def test_equal_maxima_share_the_gradient_as_in_torch():
     ours = shaken(CBAM(6, 2)).double()
     x = torch.randint(0, 3, (4, 6, 5, 5)).double()

@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from scipy.fft import next_fast_len
 from torch.autograd.function import once_differentiable
+from torch.fft import fft2, ifft2
 
 PART = 1 << 17
 """Values of a map a thread works on at once: in float32 half a MiB, beside two more so large."""
@@ -90,8 +92,7 @@ class Scale(torch.autograd.Function):
     """The map times weights of its channels, and the planes of what comes out.
 
     The weights are the sigmoids of logits ``[N, C]``. The planes ``[N, 2, H, W]`` are the maximum
-    and the mean over channels. They are channels-last, for the backward of a convolution of two
-    planes takes a CPU several times as long otherwise.
+    and the mean over channels, and channels-last, as `Correlate` reads them.
     """
 
     @staticmethod
@@ -134,6 +135,42 @@ class Scale(torch.autograd.Function):
         return grad, (weighted * (1 - weights)).to(gate.dtype)
 
 
+class Correlate(torch.autograd.Function):
+    """Two planes with a kernel for each: ``[N, 2, H, W]`` and ``[1, 2, k, k]``, summed to one.
+
+    It is the convolution of odd `k` with padding ``k // 2``, which CPUs are slow at for so few
+    channels. With the planes as one complex plane z = a + ib, and the kernels likewise, and Z, K, G
+    the transforms of plane, kernel and gradient (of period ``H + k // 2`` or more, so that nothing
+    wraps around), Z K* is the transform of one whose real part is the output, G K that of the
+    planes' gradient and the sum of Z G* over the images that of the kernels'.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, planes: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+        height, width = planes.shape[2:]
+        ctx.reach = kernels.shape[3] // 2
+        period = [next_fast_len(max(side, ctx.reach + 1) + ctx.reach) for side in (height, width)]
+        centred = kernels.new_zeros(*period, 2)
+        centred[: kernels.shape[2], : kernels.shape[3]] = kernels[0].movedim(0, 2)
+        centred = centred.roll((-ctx.reach, -ctx.reach), (0, 1))
+        z = fft2(torch.view_as_complex(planes.movedim(1, 3).contiguous()), period)
+        k = fft2(torch.view_as_complex(centred))
+        ctx.save_for_backward(z, k)
+        return ifft2(z * k.conj()).real[:, None, :height, :width].contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z, k = ctx.saved_tensors
+        height, width = grad.shape[2:]
+        g = fft2(grad[:, 0], z.shape[1:])
+        planes = torch.view_as_real(ifft2(g * k))[:, :height, :width].movedim(3, 1)
+        kernels = torch.view_as_real(ifft2((z * g.conj()).sum(0)))
+        kernels = kernels.roll((ctx.reach, ctx.reach), (0, 1))
+        size = 2 * ctx.reach + 1
+        return planes, kernels[:size, :size].movedim(2, 0)[None]
+
+
 class Place(torch.autograd.Function):
     """The map times weights of its places, ``[N, 1, H, W]``."""
 
@@ -155,4 +192,4 @@ class Place(torch.autograd.Function):
         return square(x_grad, x), square(gate_grad, x).to(gate.dtype)
 
 
-pool, scale, place = Pool.apply, Scale.apply, Place.apply
+pool, scale, correlate, place = Pool.apply, Scale.apply, Correlate.apply, Place.apply
