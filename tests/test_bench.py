@@ -42,6 +42,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The folder of the benchmarks as a place to import from, as for ``python bench/X.py``."""
     monkeypatch.syspath_prepend(str(BENCH))
     import ablation
+    import attention
     import balancing
     import cold
     import ensemble
@@ -58,9 +59,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     found = ModuleType("bench")
     found.__dict__.update(
-        ablation=ablation, balancing=balancing, cold=cold, ensemble=ensemble, gates=gates,
-        inference=inference, sheet=sheet, speedrun=speedrun, strides=strides, study=study,
-        training=training, trials=trials, usual=usual, video=video,
+        ablation=ablation, attention=attention, balancing=balancing, cold=cold, ensemble=ensemble,
+        gates=gates, inference=inference, sheet=sheet, speedrun=speedrun, strides=strides,
+        study=study, training=training, trials=trials, usual=usual, video=video,
     )  # fmt: skip
     return found
 
@@ -112,6 +113,20 @@ def test_training_shows_rates_attention_and_memory(bench: ModuleType, tmp_path: 
     assert number(attention[7]) == pytest.approx(100 * (theirs / none - 1), abs=rounding)
     (memory,) = rows_of(text, "Peak memory")
     assert 0.1 < number(memory[2]) < 6
+
+
+def test_attention_stands_beside_the_bytes_it_cannot_do_without(bench: ModuleType) -> None:
+    asked = ["--device", "cpu", "--maps", "16x6", "8x4", "--batch", "8", "--rounds", "2"]
+    plain = bench.attention.main(asked)
+    wide = bench.attention.main([*asked, "--residual", "--precision", "bf16"])
+    for text, maps, kib in ((plain, 14, 18), (wide, 15, 9)):
+        assert f"Counted: {maps} maps" in text
+        first, second = rows_of(text, "Forward and backward")
+        assert (first[0], second[0]) == ("16 x 6 x 6", "8 x 4 x 4")
+        assert number(first[1]) == pytest.approx(kib / 1024, abs=0.05)
+        counted, ours, theirs = (number(cell) for cell in first[2:5])
+        assert 0 < counted < min(ours, theirs), "nothing is faster than copying"
+        assert number(first[7]) == pytest.approx(ours / theirs, rel=0.1)
 
 
 def test_timms_cbam_stands_in_every_place_of_ours(bench: ModuleType) -> None:
