@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch.autograd.function import once_differentiable
 from torch.fft import fft2, ifft2
@@ -40,6 +41,8 @@ def square(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 def parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """A few images at a time of tensors ``[N, ...]``, the first of which is a map."""
     images = max(1, torch.get_num_threads() * PART // tensors[0][0].numel())
+    if images >= len(tensors[0]):
+        return iter((tensors,))
     return zip(*(tensor.split(images) for tensor in tensors), strict=True)
 
 
@@ -139,22 +142,21 @@ class Correlate(torch.autograd.Function):
     """Two planes with a kernel for each: ``[N, 2, H, W]`` and ``[1, 2, k, k]``, summed to one.
 
     It is the convolution of odd `k` with padding ``k // 2``, which CPUs are slow at for so few
-    channels. With the planes as one complex plane z = a + ib, and the kernels likewise, and Z, K, G
-    the transforms of plane, kernel and gradient (of period ``H + k // 2`` or more, so that nothing
-    wraps around), Z K* is the transform of one whose real part is the output, G K that of the
-    planes' gradient and the sum of Z G* over the images that of the kernels'.
+    channels, by Fourier transforms. The planes are taken as one complex plane z = a + ib, and so
+    are the kernels. With Z, K and G the transforms of the padded plane, the kernel and the
+    gradient, Z K* is that of a plane whose real part is the output, G K that of the gradient of z,
+    and the sum of Z G* over the images that of the kernel's.
     """
 
     @staticmethod
     def forward(ctx: Any, planes: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
         height, width = planes.shape[2:]
-        ctx.reach = kernels.shape[3] // 2
-        period = [next_fast_len(max(side, ctx.reach + 1) + ctx.reach) for side in (height, width)]
-        centred = kernels.new_zeros(*period, 2)
-        centred[: kernels.shape[2], : kernels.shape[3]] = kernels[0].movedim(0, 2)
-        centred = centred.roll((-ctx.reach, -ctx.reach), (0, 1))
-        z = fft2(torch.view_as_complex(planes.movedim(1, 3).contiguous()), period)
-        k = fft2(torch.view_as_complex(centred))
+        ctx.reach = reach = kernels.shape[3] // 2
+        # Padding in front serves behind as well, for a transform goes round.
+        rows, columns = (next_fast_len(max(side, reach + 1) + reach) for side in (height, width))
+        padding = (0, 0, reach, columns - width - reach, reach, rows - height - reach)
+        z = fft2(torch.view_as_complex(F.pad(planes.movedim(1, 3), padding).contiguous()))
+        k = fft2(torch.view_as_complex(kernels[0].movedim(0, 2).contiguous()), (rows, columns))
         ctx.save_for_backward(z, k)
         return ifft2(z * k.conj()).real[:, None, :height, :width].contiguous()
 
@@ -162,13 +164,12 @@ class Correlate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         z, k = ctx.saved_tensors
-        height, width = grad.shape[2:]
+        reach, (height, width) = ctx.reach, grad.shape[2:]
         g = fft2(grad[:, 0], z.shape[1:])
-        planes = torch.view_as_real(ifft2(g * k))[:, :height, :width].movedim(3, 1)
+        planes = torch.view_as_real(ifft2(g * k))
         kernels = torch.view_as_real(ifft2((z * g.conj()).sum(0)))
-        kernels = kernels.roll((ctx.reach, ctx.reach), (0, 1))
-        size = 2 * ctx.reach + 1
-        return planes, kernels[:size, :size].movedim(2, 0)[None]
+        planes = planes[:, reach : reach + height, reach : reach + width].movedim(3, 1)
+        return planes, kernels[: 2 * reach + 1, : 2 * reach + 1].movedim(2, 0)[None]
 
 
 class Place(torch.autograd.Function):
