@@ -13,8 +13,7 @@ and the effect of CBAM alone, at each of its places in VGG19 and with both start
         "CBAM, identity gates" "CBAM, identity gates, after convolutions"
 
 On two cores, at a scale that fits them, ``--width 0.25 --image-size 24 --lr 4e-3 --epochs 8``.
-Calls with other ``--changes`` and the same ``--runs`` can share the work; one that names them all
-then makes the sheet.
+The same command given twice shares the work, a process a core.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +13,14 @@ import numpy as np
 
 from mien.data import FaceSet, read, roles
 from mien.data.splits import sample
+from mien.errors import RunInUseError
 from mien.metrics import wilson_interval
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 from mien.training import fit
+
+PAUSE = 5.0
+"""Seconds until runs that other processes are training are looked for again."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,18 @@ def train_all(recipes: Sequence[Recipe], parts: Parts, args: argparse.Namespace)
     """Train every recipe with every seed and return a trial each, in the order of `recipes`.
 
     Seed by seed, so that a drift of the machine falls on all recipes alike and what is there after
-    an interruption can be compared.
+    an interruption can be compared. What another process is training is left to it and taken up
+    when it is done, so the same command given twice shares the work.
     """
-    runs = {
-        (recipe, seed): trained(recipe.but(seed=seed), parts, args)
-        for seed in range(args.seeds)
-        for recipe in recipes
-    }
+    asked = [(recipe, seed) for seed in range(args.seeds) for recipe in recipes]
+    runs: dict[tuple[Recipe, int], Run] = {}
+    while missing := [pair for pair in asked if pair not in runs]:
+        before = len(runs)
+        for recipe, seed in missing:
+            with contextlib.suppress(RunInUseError):
+                runs[recipe, seed] = trained(recipe.but(seed=seed), parts, args)
+        if len(runs) == before:
+            time.sleep(PAUSE)
     return [_trial(r, [runs[r, seed] for seed in range(args.seeds)], parts) for r in recipes]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from scipy import stats
 
 import mien
-from mien.errors import RunError
+from mien.errors import RunError, RunInUseError
 from mien.evaluation.schemes import five_by_two, k_fold
 from mien.export.source import Source
 from mien.images import normalisation
@@ -345,6 +346,29 @@ def test_a_model_is_not_asked_for_changes_it_cannot_have(bench: ModuleType) -> N
         assert left_out == without | votes
         for name in changes.keys() - without:
             build_model(bench.ablation.with_change(recipe, name).but(width=0.125), 7, 1)
+
+
+def test_a_run_that_another_process_trains_is_left_to_it_and_taken_when_it_is_done(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.trials, "PAUSE", 0.0)
+    parts = bench.trials.read_parts("drawn:140", 4)
+    args = Namespace(seeds=2, epochs=1, runs=tmp_path, device="cpu")
+    asked: list[int] = []
+
+    def trained(
+        recipe: mien.Recipe, parts: object, args: Namespace, train: Callable = bench.trials.trained
+    ) -> mien.Run:
+        asked.append(recipe.seed)
+        if recipe.seed == 0 and asked.count(0) < 3:
+            raise RunInUseError("another process is training it")
+        return train(recipe, parts, args)
+
+    monkeypatch.setattr(bench.trials, "trained", trained)
+    recipe = mien.Recipe(width=0.1, image_size=32, batch_size=14)
+    (trial,) = bench.trials.train_all([recipe], parts, args)
+    assert asked == [0, 1, 0, 0]
+    assert [run.recipe.seed for run in trial.runs] == [0, 1]
 
 
 def test_a_difference_is_beyond_the_spread_where_a_paired_t_test_says_so(

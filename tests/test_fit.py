@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from mien.data import FaceSet, draw_faces
-from mien.errors import DataError, RecipeError, RunError
+from mien.errors import DataError, RecipeError, RunError, RunInUseError
 from mien.images import Normalisation
 from mien.metrics import evaluate
 from mien.runs.lock import locked
@@ -334,7 +334,7 @@ def test_a_damaged_or_foreign_run_folder_is_refused(half: Path) -> None:
 
 
 def test_a_run_that_is_being_trained_is_refused(half: Path) -> None:
-    with locked(half), pytest.raises(RunError, match="another process is training this run"):
+    with locked(half), pytest.raises(RunInUseError, match="another process is training this run"):
         trained(TINY, half.parent)
     assert trained(TINY, half.parent).finished
 

@@ -19,3 +19,7 @@ class RecipeError(MienError):
 
 class RunError(MienError):
     """A run folder, a checkpoint or a record cannot be used as it is."""
+
+
+class RunInUseError(RunError):
+    """Another process is training the run."""

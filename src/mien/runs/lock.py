@@ -7,7 +7,7 @@ import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
-from mien.errors import RunError
+from mien.errors import RunError, RunInUseError
 
 
 @contextlib.contextmanager
@@ -19,8 +19,10 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
 
     Raises
     ------
+    RunInUseError
+        if another process holds it and is not waited for.
     RunError
-        if another process holds it and is not waited for, or it cannot be written.
+        if it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +33,7 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise RunError(
+            raise RunInUseError(
                 f"{folder}: another process is training this run; wait until it is done"
             ) from None
         yield
