@@ -406,6 +406,28 @@ def test_a_sound_training_is_not_called_collapsed(
     assert said.count("epoch ") == 6
 
 
+@pytest.mark.parametrize(
+    ("processor", "emulated"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, False),
+        ({"architecture": "aarch64", "bf16": False}, False),
+    ],
+)
+def test_bf16_on_a_processor_without_it_is_told(
+    processor: dict[str, Any],
+    emulated: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    for precision, told in (("fp32", False), ("bf16", emulated)):
+        trained(TINY.but(epochs=1, precision=precision), tmp_path, progress="lines")
+        assert ("fp32 is faster here" in capsys.readouterr().err) == told
+
+
 def test_patience_ends_a_training_that_no_longer_gets_better(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

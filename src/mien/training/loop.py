@@ -24,7 +24,13 @@ from mien.models.weights import load_weights
 from mien.runs.atomic import write_bytes
 from mien.runs.averaging import WeightAverage, averaged
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
-from mien.runs.environment import hardware, peak_memory, reset_peak_memory, versions
+from mien.runs.environment import (
+    emulates_bfloat16,
+    hardware,
+    peak_memory,
+    reset_peak_memory,
+    versions,
+)
 from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
@@ -162,6 +168,10 @@ class Training:
         )
         if self.epoch:
             progress.say(f"{run.path}: going on after epoch {self.epoch} of {recipe.epochs}")
+        if recipe.precision == "bf16" and emulates_bfloat16(self.device):
+            progress.say(
+                "this processor emulates bf16 several times as slowly; fp32 is faster here"
+            )
         reset_peak_memory(str(self.device))
         try:
             with progress:
