@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import ensemble
     import gates
     import inference
+    import others
     import sheet
     import speedrun
     import strides
@@ -61,8 +63,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found = ModuleType("bench")
     found.__dict__.update(
         ablation=ablation, attention=attention, balancing=balancing, cold=cold, ensemble=ensemble,
-        gates=gates, inference=inference, sheet=sheet, speedrun=speedrun, strides=strides,
-        study=study, training=training, trials=trials, usual=usual, video=video,
+        gates=gates, inference=inference, others=others, sheet=sheet, speedrun=speedrun,
+        strides=strides, study=study, training=training, trials=trials, usual=usual, video=video,
     )  # fmt: skip
     return found
 
@@ -578,6 +580,47 @@ def test_a_film_and_a_folder_are_rated_in_every_way(
     assert done == [bench.video.RATE] * 4 + [7] * 4
     for what in ("Frames", "Pictures"):
         assert [row[0] for row in rows_of(text, f"{what} per second")] == list(bench.video.WORKS)
+
+
+FER = """
+CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+class FER:
+    def __init__(self, use_tflite=True, offsets=(10, 10)):
+        self.offsets = offsets
+
+    def detect_emotions(self, picture, face_rectangles=((0, 0, 9, 9),)):
+        assert face_rectangles == ((0, 0, 9, 9),) or self.offsets == (0, 0)
+        return [{"emotions": {c: float(c == "happy") for c in CLASSES}} for _ in face_rectangles]
+"""
+
+
+def test_another_package_sees_the_same_faces_in_an_install_of_its_own(
+    bench: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "fer").mkdir()
+    (tmp_path / "fer" / "fer.py").write_text(FER)
+    for name in ("fer", "tensorflow"):
+        (tmp_path / f"{name}-1.5.dist-info").mkdir()
+        (tmp_path / f"{name}-1.5.dist-info" / "METADATA").write_text(
+            f"Name: {name}\nVersion: 1.5\n"
+        )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    asked = ["--data", "drawn:140", "--fer", str(python), "--images", "2", "--rounds", "1"]
+    text = bench.others.main(asked)
+    assert "the other: fer 1.5, tensorflow 1.5" in text
+    ten, one, *fers = rows_of(text, "Faces, one at a time")
+    assert [ten[5], *(len(row) for row in (ten, one, *fers))] == ["–", 8, 8, 8, 8]
+    for row in fers:
+        assert row[1] == row[4] == "14.3", "one class of seven, and every face is called that"
+        ahead = number(ten[3]) - number(row[3])
+        assert number(row[5]) == pytest.approx(ahead, abs=0.15)
+    assert [row[0] for row in rows_of(text, "One photograph")] == ["mien predict", "fer"]
+    (tmp_path / "fer" / "fer.py").write_text("raise ImportError('no pkg_resources')")
+    with pytest.raises(RunError, match=r"cannot run fer \(ImportError: no pkg_resources\)"):
+        bench.others.main(asked)
 
 
 def test_a_cold_start_is_timed_beside_what_it_cannot_do_without(

@@ -199,6 +199,34 @@ def test_the_packaged_model_is_small_and_knows_the_seven_expressions() -> None:
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
+def test_ten_views_of_the_packaged_model_are_the_mean_of_its_one() -> None:
+    one, ten = (mien.load(views=views, detector="none") for views in (1, 10))
+    assert ten.name == mien.load().name == f"{one.name} 10 views"
+    images = mien.draw_faces(21).images
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)), "reflect")
+    moved = [padded[:, top : top + 48, left : left + 48] for top in (0, 4) for left in (0, 4)]
+    seen = [images, *moved]
+    seen += [view[:, :, ::-1] for view in seen]
+
+    def powered(p: np.ndarray, exponent: float) -> np.ndarray:
+        return p**exponent / (p**exponent).sum(1, keepdims=True)
+
+    softened, sharpened = (float(model.metadata["temperature"]) for model in (one, ten))
+    mean = np.mean([powered(one.predict_proba(view), softened) for view in seen], axis=0)
+    np.testing.assert_allclose(
+        ten.predict_proba(images), powered(mean, 1 / sharpened), rtol=0, atol=1e-3
+    )
+
+
+def test_other_views_than_there_are_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="views = 3: the packaged model has 10 or 1"):
+        mien.load(views=3)
+    file = tmp_path / "own.onnx"
+    file.write_bytes(brightness())
+    with pytest.raises(DataError, match=r"own.onnx has its own; `mien export --views` sets them"):
+        mien.load(file, views=1)
+
+
 def test_the_packaged_model_needs_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys, numpy, mien; mien.load().predict(numpy.zeros((48, 48), numpy.uint8));"

@@ -120,6 +120,10 @@ def test_crops_are_taken_as_they_are_without_a_detector(photos: Path) -> None:
     assert [row[key] for key in ("x", "y", "width", "height")] == ["0", "0", "90", "90"]
     assert (row["detection"], row["known"], row["faces"]) == ("", "false", "1")
     assert "crops; known from 1" in row["model"]
+    assert "10 views" in row["model"]
+    predict(photos / "b.png", "--detector", "none", "--out", "one.csv", "--views", "1")
+    (row,) = table("one.csv")
+    assert "views" not in row["model"]
 
 
 def test_json_lines_come_from_standard_input_to_standard_output(photos: Path) -> None:
@@ -220,6 +224,7 @@ def test_annotated_copies_go_into_a_folder_or_one_into_a_file(photos: Path) -> N
         (["photos/*.tiff"], "there is no such file"),
         (["empty"], "no picture found"),
         (["photos", "--out", "faces.xlsx"], "answers are written as"),
+        (["photos", "--views", "3"], "the packaged model has 10 or 1"),
         (["photos", "--detector", "mtcnn"], "there is no detector 'mtcnn'"),
         (["photos", "--detector-model", "x.onnx"], "say whose file this is"),
     ],

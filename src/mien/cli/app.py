@@ -36,6 +36,10 @@ Records = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: an accelerator if any.")]
 Jobs = Annotated[int | None, typer.Option(help="Trainings at a time. Default: one a core.")]
+Views = Annotated[
+    int | None,
+    typer.Option(help="Of each face, by the packaged model: 10, or 1 in a tenth of the time."),
+]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, counted.")]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mien.cli.app import SkipBad, app, next_step, stoppable
+from mien.cli.app import SkipBad, Views, app, next_step, stoppable
 from mien.errors import DataError
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def predict(
     summary: Annotated[
         Path | None, typer.Option(help="A folder for the timeline of a video.")
     ] = None,
+    views: Views = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Find the faces of pictures, a video or a camera, and say their expressions.
@@ -89,7 +90,7 @@ def predict(
         raise DataError("give pictures, a video, or --camera NUMBER, and only one of these")
     if video is not None and json and out is not None:
         raise DataError("of a video, give --json or --out, not both")
-    model = load(run, detector=_detector(detector, detector_model))
+    model = load(run, detector=_detector(detector, detector_model), views=views)
     found: Iterable[Picture] = ()
     if sources == ["-"]:
         found = [Picture("-", sys.stdin.buffer.read())]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mien.cli.app import app, next_step, settings_given
+from mien.cli.app import Views, app, next_step, settings_given
 from mien.errors import MienError
 
 
@@ -29,6 +29,7 @@ def serve(
         str | None,
         typer.Option(envvar="MIEN_TOKEN", help="Answer only those who send it as a bearer token."),
     ] = None,
+    views: Views = None,
     threads: Annotated[int, typer.Option(help="Of the model; 0 takes every core.")] = 0,
     limits: Annotated[
         list[str] | None,
@@ -53,7 +54,7 @@ def serve(
     from mien.inference import load
 
     bounds = server.Limits.from_text(settings_given(limits))
-    classifier = load(run, detector=detector, threads=threads)
+    classifier = load(run, detector=detector, threads=threads, views=views)
     if not token and not is_loopback(host):
         print(
             f"warning: whoever reaches {host} may ask this server; give a --token, or MIEN_TOKEN",
