@@ -219,8 +219,9 @@ def test_ten_views_of_the_packaged_model_are_the_mean_of_its_one() -> None:
 
 
 def test_other_views_than_there_are_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="views = 3: the packaged model has 10 or 1"):
-        mien.load(views=3)
+    for views in (0, 3):
+        with pytest.raises(DataError, match=f"views = {views}: the packaged model has 10 or 1"):
+            mien.load(views=views)
     file = tmp_path / "own.onnx"
     file.write_bytes(brightness())
     with pytest.raises(DataError, match=r"own.onnx has its own; `mien export --views` sets them"):

@@ -298,7 +298,7 @@ def load(
         raise DataError(
             f"views = {views}: the model {source} has its own; `mien export --views` sets them"
         )
-    packaged = PACKAGED_BY_VIEWS.get(views or 10)
+    packaged = PACKAGED_BY_VIEWS.get(10 if views is None else views)
     if packaged is None:
         raise DataError(f"views = {views}: the packaged model has 10 or 1")
     finds = None if detector == "none" else detector
