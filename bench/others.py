@@ -1,4 +1,4 @@
-"""Mien's packaged model beside `fer`, the package that is installed most: the same faces, one run.
+"""Mien's packaged model beside `fer`, another package for the task: the same faces, in one run.
 
 `fer` (https://pypi.org/project/fer) carries a network that was trained on FER-2013 too. It brings
 TensorFlow and PyTorch, so it is installed apart, and Mien as its users have it, without training:

@@ -284,8 +284,8 @@ def load(
         crop of one face. ``"auto"`` takes the best that is there; ``load().detector.name`` says
         which it was.
     threads : of ONNX Runtime; 0 takes every core
-    views : of each face that the packaged model averages: 10, its default, or 1, which takes a
-        tenth of the time and is a little less accurate. Another file says itself how many.
+    views : of each face that the packaged model averages: 10, its default, or 1, which takes an
+        eighth of the time and is a little less accurate. Another file says itself how many.
 
     Raises
     ------
