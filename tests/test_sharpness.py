@@ -153,6 +153,7 @@ def test_two_processes_go_to_the_place_that_one_goes_to(tmp_path: Path) -> None:
         recipe, faces()["train"], runs=tmp_path, device="cpu", progress="none", processes=2
     )
     ours, theirs = load_file(one.weights_path), load_file(two.weights_path)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    # Sums of other order may put a unit on the other side of its ReLU, on some processors.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
     flat = load_file(trained(recipe.but(sam=0.0), tmp_path).weights_path)
-    assert max(float((flat[name] - ours[name]).abs().max()) for name in flat) > 1e-4
+    assert max(float((flat[name] - ours[name]).abs().max()) for name in flat) > 0.1
