@@ -152,8 +152,11 @@ def test_two_processes_go_to_the_place_that_one_goes_to(tmp_path: Path) -> None:
     two = fit_distributed(
         recipe, faces()["train"], runs=tmp_path, device="cpu", progress="none", processes=2
     )
-    ours, theirs = load_file(one.weights_path), load_file(two.weights_path)
-    # Sums of other order may put a unit on the other side of its ReLU, on some processors.
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
-    flat = load_file(trained(recipe.but(sam=0.0), tmp_path).weights_path)
-    assert max(float((flat[name] - ours[name]).abs().max()) for name in flat) > 0.1
+    flat = trained(recipe.but(sam=0.0), tmp_path)
+
+    def apart(first: Run, second: Run) -> float:
+        one, other = load_file(first.weights_path), load_file(second.weights_path)
+        return sum(float((one[name] - other[name]).square().sum()) for name in one) ** 0.5
+
+    # Sums in another order may put a unit on the other side of its ReLU, on some processors.
+    assert apart(one, two) < 0.01 * apart(one, flat)
