@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -46,6 +46,12 @@ def seconds_of(command: list[str]) -> float:
     return perf_counter() - began
 
 
+def in_turns(commands: Mapping[str, list[str]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each command in each round, after one that compiles what was just installed."""
+    taken = [[seconds_of(command) for command in commands.values()] for _ in range(rounds + 1)]
+    return dict(zip(commands, map(list, zip(*taken[1:], strict=True)), strict=True))
+
+
 def installed(python: Path) -> float:
     """MiB on the disk of the packages of a Python."""
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -65,13 +71,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder) / "astronaut.png"
         Image.fromarray(skimage.data.astronaut()).save(photo)
-        commands = works(args.python, photo)
-        taken: dict[str, list[float]] = {name: [] for name in commands}
-        for number in range(args.rounds + 1):
-            for name, command in commands.items():
-                seconds = seconds_of(command)
-                if number:  # the first compiles what was just installed
-                    taken[name].append(seconds)
+        taken = in_turns(works(args.python, photo), args.rounds)
     table = Table(
         "cold",
         "From a cold start.",

@@ -26,7 +26,7 @@ from statistics import median
 import numpy as np
 import sheet
 import skimage.data
-from cold import installed, seconds_of
+from cold import in_turns, installed
 from ensemble import between
 from PIL import Image
 from trials import read_parts
@@ -145,15 +145,10 @@ def cold_table(args: argparse.Namespace) -> Table:
         photo = Path(folder) / "astronaut.png"
         Image.fromarray(skimage.data.astronaut()).save(photo)
         commands = {
-            "mien predict": (args.base, ["-m", "mien.cli", "predict", str(photo)]),
-            "fer": (args.fer, ["-c", PHOTOGRAPH, str(photo)]),
+            "mien predict": [str(args.base), "-m", "mien.cli", "predict", str(photo)],
+            "fer": [str(args.fer), "-c", PHOTOGRAPH, str(photo)],
         }
-        taken: dict[str, list[float]] = {name: [] for name in commands}
-        for number in range(args.rounds + 1):
-            for name, (python, arguments) in commands.items():
-                seconds = seconds_of([str(python), *arguments])
-                if number:  # the first compiles what was just installed
-                    taken[name].append(seconds)
+        taken = in_turns(commands, args.rounds)
     return Table(
         "cold",
         "One photograph from a cold start.",
@@ -164,7 +159,7 @@ def cold_table(args: argparse.Namespace) -> Table:
             Column("installed (MiB)", decimals(0)),
         ],
         [
-            [name, median(all_), (min(all_), max(all_)), installed(commands[name][0])]
+            [name, median(all_), (min(all_), max(all_)), installed(Path(commands[name][0]))]
             for name, all_ in taken.items()
         ],
         ["Both find the face by OpenCV's cascade."],
