@@ -42,6 +42,7 @@ def times(
     rounds: int, device: torch.device,
 ) -> tuple[float, float, float]:  # fmt: skip
     """Median seconds of copying a map, and of forward and backward of our CBAM and of timm's."""
+    torch.compiler.reset()  # else PyTorch gives up compiling after a few kinds of map
     kind = torch.bfloat16 if bf16 else torch.float32
 
     def random() -> torch.Tensor:

@@ -52,7 +52,7 @@ from mien.runs.recipe import Recipe
 from mien.study.scales import PAPER_SIZES, PLAIN, SIX
 from mien.training import fit
 from mien.training.batches import Batch, Batches
-from mien.training.loop import Training
+from mien.training.loop import Training, compiled
 from mien.training.loss import model_loss
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised
 from mien.training.predict import build_model
@@ -74,7 +74,7 @@ def create_step(model: nn.Module, recipe: Recipe, device: torch.device, averaged
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimiser, weights = create_optimiser(model, recipe), penalised(model)
     average = WeightAverage(model, recipe.ema) if averaged else None
-    stepped = torch.compile(model, dynamic=False) if recipe.compile else model
+    stepped = compiled(model, device) if recipe.compile else model
 
     def step(images: torch.Tensor, targets: torch.Tensor) -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -234,28 +234,38 @@ def rates_table(
     return Table("rates", "Training images per second.", columns, rows, notes, context)
 
 
-def with_timm_cbam(model: nn.Module) -> nn.Module:
-    """Put timm's CBAM in the place of each of ours."""
+def with_timm_cbam(model: nn.Module, compiled: bool = False) -> nn.Module:
+    """Put timm's CBAM in the place of each of ours; compiled, if so, one by one."""
     from timm.layers.cbam import CbamModule
 
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, CBAM):
-                setattr(parent, name, CbamModule(child.fc1.in_features))
+                theirs = CbamModule(child.fc1.in_features)
+                if compiled:
+                    theirs.compile(dynamic=False)
+                setattr(parent, name, theirs)
     return model
 
 
 def step_times(
     recipe: Recipe, faces: FaceSet, rounds: int, device: torch.device
-) -> tuple[float, float, float]:
-    """Median seconds of a step on one fixed batch without CBAM, with ours, and with timm's."""
+) -> dict[str, float]:
+    """Median seconds of a step on one fixed batch without CBAM, with ours, and with timm's.
+
+    On a CPU only CBAM is compiled, if anything, and is timed beside what it is without.
+    """
+    torch.compiler.reset()  # else PyTorch gives up compiling after a few kinds of map
     batches = Batches(faces, recipe, normalisation(recipe.normalise, faces.images), device)
     fixed = next(batches.epoch(0))
     # An accelerator is timed over many steps: one alone would show the time to launch it.
     at_once = 1 if device.type == "cpu" else batches.steps
 
-    def build(attention: str) -> nn.Module:
-        return build_model(recipe.but(attention=attention), len(faces.classes), faces.channels)
+    def create(attention: str, theirs: bool = False, compiled: bool = recipe.compile) -> Step:
+        model = build_model(recipe.but(attention=attention), len(faces.classes), faces.channels)
+        if theirs:
+            model = with_timm_cbam(model, compiled and device.type == "cpu")
+        return create_step(model, recipe.but(compile=compiled), device, averaged=False)
 
     def timed(step: Step) -> float:
         def work() -> None:
@@ -264,16 +274,23 @@ def step_times(
 
         return seconds(work, device) / at_once
 
-    steps = [
-        create_step(model, recipe, device, averaged=False)
-        for model in (build("none"), build("cbam"), with_timm_cbam(build("cbam")))
-    ]
-    for step in steps:
+    steps = {"none": create("none")}
+    if recipe.compile and device.type == "cpu":
+        steps |= {
+            "ours": create("cbam", compiled=False),
+            "ours, compiled": create("cbam"),
+            "timm's": create("cbam", theirs=True, compiled=False),
+            "timm's, compiled": create("cbam", theirs=True),
+        }
+    else:
+        steps |= {"ours": create("cbam"), "timm's": create("cbam", theirs=True)}
+    for step in steps.values():
         timed(step)
     turns = max(3, rounds * batches.steps // at_once)
-    measured = [[timed(step) for step in steps] for _ in range(turns)]
-    none, ours, theirs = (median(times) for times in zip(*measured, strict=True))
-    return none, ours, theirs
+    measured = [[timed(step) for step in steps.values()] for _ in range(turns)]
+    return {
+        way: median(times) for way, times in zip(steps, zip(*measured, strict=True), strict=True)
+    }
 
 
 def attention_table(
@@ -282,25 +299,26 @@ def attention_table(
     """What CBAM takes of a step, ours and timm's, for each backbone."""
     rows = []
     for recipe in recipes:
-        none, ours, theirs = step_times(recipe, faces, args.rounds, torch.device(args.device))
-        shares = 1 - none / ours, 1 - none / theirs
-        # Beside a share of timm's that is lost in the noise, ours has no ratio.
-        ratio = shares[0] / shares[1] if shares[1] > 0 else None
-        row = [recipe.but(attention="none").title, 1000 * none, 1000 * ours, 1000 * theirs]
-        rows.append([*row, *shares, ours / none - 1, theirs / none - 1, ratio])
+        times = step_times(recipe, faces, args.rounds, torch.device(args.device))
+        none, usual = times.pop("none"), times["timm's"]
+        title = recipe.but(attention="none").title
+        for way, took in times.items():
+            # Beside what of timm's is lost in the noise, ours has no ratio.
+            ratio = (took - none) / (usual - none) if usual > none else None
+            rows.append(
+                [title, way, 1000 * none, 1000 * took, 1 - none / took, took / none - 1, ratio]
+            )
     return Table(
         "attention",
-        "CBAM's share of a training step on one fixed batch: ours, and timm's in its places.",
+        "What CBAM adds to a training step on one fixed batch: ours, and timm's in its places.",
         [
             Column("model"),
+            Column("CBAM"),
             Column("step without (ms)", decimals(1)),
-            Column("with ours (ms)", decimals(1)),
-            Column("with timm's (ms)", decimals(1)),
-            Column("our share (%)", percent),
-            Column("timm's share (%)", percent),
-            Column("ours adds (%)", percent),
-            Column("timm's adds (%)", percent),
-            Column("our share/timm's", decimals(2)),
+            Column("with (ms)", decimals(1)),
+            Column("share (%)", percent),
+            Column("adds (%)", percent),
+            Column("of what timm's adds", decimals(2)),
         ],
         rows,
         ["Share: 1 - without/with. Adds: with/without - 1."],
@@ -395,7 +413,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--images", type=int, default=256, help="images of one timed part")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
-    parser.add_argument("--compile", action="store_true", help="compile the network")
+    parser.add_argument("--compile", action="store_true", help="compile the network; on a CPU CBAM")
     parser.add_argument(
         "--peak", type=float, help="the chip's bf16 TFLOP/s, if it is none of those known"
     )

@@ -1,3 +1,6 @@
+import copy
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from torch import nn
 
 from mien.errors import RecipeError
 from mien.models import gating
-from mien.models.attention import CBAM, create_attention
+from mien.models.attention import CBAM, compile_attention, create_attention
 
 pytest.importorskip("timm")
 from timm.layers import EcaModule, SEModule
@@ -172,6 +175,36 @@ def test_cbam_compiles_to_one_graph_with_the_same_gradients():
     compiled = torch.compile(ours, backend="eager", fullgraph=True)
     found = outputs_and_gradients(ours, x, lambda _, x: compiled(x))
     torch.testing.assert_close(found, outputs_and_gradients(ours, x, CBAM.__call__))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling on a CPU needs a C++ compiler")
+def test_cbam_compiled_for_training_gives_what_it_gives_without():
+    model = shaken(nn.Sequential(CBAM(8, 2), nn.Identity(), CBAM(8, 2)))
+    other = copy.deepcopy(model)
+    compile_attention(model)
+    x = map_of(4, 8, 5, 5).requires_grad_()
+    for way in (model, other):
+        way.train()(x).square().sum().backward()
+    for name, parameter in other.named_parameters():
+        torch.testing.assert_close(
+            model.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-5
+        )
+    torch.testing.assert_close(dict(model.named_buffers()), dict(other.named_buffers()))
+    stances = torch.compiler.set_stance("fail_on_recompile")
+    with stances, torch.no_grad():
+        model.eval()(map_of(2, 8, 7, 7))  # what does not learn is not compiled
+
+
+def test_where_nothing_can_be_compiled_it_is_said_before_training(monkeypatch):
+    def none(_):
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda _: none)
+    compile_attention(create_attention("eca", 8))
+    with pytest.raises(
+        RecipeError, match=r"compile=true .* g\+\+.*\(No working C\+\+ compiler found\)"
+    ):
+        compile_attention(create_attention("cbam", 8))
 
 
 def test_the_maps_of_cbam_multiply_to_its_output():

@@ -21,6 +21,7 @@ from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, RecipeError, RunError, RunInUseError
 from mien.images import Normalisation
 from mien.metrics import evaluate
+from mien.models.attention import CBAM
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
@@ -589,14 +590,33 @@ def test_the_compiled_model_is_the_one_that_is_trained(
 ) -> None:
     steps = []
 
-    def compile(model: torch.nn.Module, dynamic: bool) -> Any:  # the real one takes half a minute
-        assert not dynamic  # each size of image for itself: kernels for any size are slower
+    def compile(model: torch.nn.Module, device: torch.device) -> Any:
         return lambda images: steps.append(len(images)) or model(images)
 
-    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(loop, "compiled", compile)
     run = trained(TINY.but(compile=True), tmp_path)
     assert steps == [32] * 9
     assert weights(run) == weights(trained(TINY, tmp_path))
+
+
+def test_an_accelerator_compiles_all_and_a_cpu_attention_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = []
+
+    def compile(what: Any, **settings: Any) -> Any:  # the real one takes half a minute
+        compiled.append((what, settings))
+        return what
+
+    monkeypatch.setattr(torch, "compile", compile)
+    model = build_model(TINY.but(attention="cbam"), 7, 1)
+    # Each size of image for itself: kernels for any size are slower.
+    assert loop.compiled(model, torch.device("cuda")) is model
+    assert compiled == [(model, {"dynamic": False})]
+    assert not any(module.compiled for module in model.modules() if isinstance(module, CBAM))
+    assert loop.compiled(model, torch.device("cpu")) is model
+    assert compiled[1:] == [(torch.neg, {})]  # to see whether it can be done
+    assert all(module.compiled for module in model.modules() if isinstance(module, CBAM))
 
 
 def test_an_auxiliary_classifier_is_trained_and_can_be_switched_off(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +62,40 @@ def mean(x: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:
     return total / (x.numel() // total.numel())
 
 
+def compile_attention(model: nn.Module) -> None:
+    """Have every `CBAM` of a model compiled in training on a CPU, and nothing else of it.
+
+    There compiled convolutions are no faster, and CBAM takes 0.6 to 0.8 of its time
+    (``bench/attention.py``). The first step compiles each kind of map, for some 10 to 20 seconds;
+    PyTorch keeps what it compiled.
+
+    Raises
+    ------
+    RecipeError
+        Nothing can be compiled here.
+    """
+    modules = [module for module in model.modules() if isinstance(module, CBAM)]
+    if modules:
+        try:
+            torch.compile(torch.neg)(torch.zeros(1))
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise RecipeError(
+                f"compile=true needs a C++ compiler, such as g++, on a CPU ({reason}); install "
+                "one, or leave compile out"
+            ) from error
+    for module in modules:
+        module.compiled = True
+
+
+@cache
+def compiled_product() -> Callable[[CBAM, torch.Tensor], torch.Tensor]:
+    """`CBAM.product`, compiled once for each kind of map, of which a network has some dozens."""
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, 64)
+    return torch.compile(CBAM.product, dynamic=False)
+
+
 class CBAM(nn.Module):
     """Convolutional block attention module (Woo et al. 2018): what to look at, then where.
 
@@ -77,6 +113,8 @@ class CBAM(nn.Module):
     hidden : hidden units of the MLP
     start : what both sigmoids are given at the start: 0 is the authors' start, a gate of 0.5
     """
+
+    compiled = False  # in training on a CPU; see `compile_attention`
 
     def __init__(self, channels: int, hidden: int, start: float = 0.0) -> None:
         super().__init__()
@@ -118,15 +156,20 @@ class CBAM(nn.Module):
         channel, _, place = self.plain(x)
         return channel, place
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        wanted = torch.is_grad_enabled() and x.requires_grad
-        if wanted and x.device.type == "cpu" and not torch.compiler.is_compiling():
-            x, pooled = gating.pool(x)
-            x, planes = gating.scale(x, self.channel_logits(pooled).to(x.dtype))
-            return gating.place(x, self.spatial_gate(planes, fourier=True).to(x.dtype))
-        # Compilers fuse the plain form, and exporters know its parts.
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """The map times both gates in the plain form: compilers fuse it, exporters know it."""
         _, scaled, place = self.plain(x)
         return scaled * place
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wanted = torch.is_grad_enabled() and x.requires_grad
+        if not wanted or x.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.product(x)
+        if self.compiled:
+            return compiled_product()(self, x)
+        x, pooled = gating.pool(x)
+        x, planes = gating.scale(x, self.channel_logits(pooled).to(x.dtype))
+        return gating.place(x, self.spatial_gate(planes, fourier=True).to(x.dtype))
 
 
 class SE(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from mien.errors import RunError
 from mien.images import enhance, normalisation
 from mien.images.tensors import as_tensor
 from mien.metrics import collapsed
+from mien.models.attention import compile_attention
 from mien.models.weights import load_weights
 from mien.runs.atomic import write_bytes
 from mien.runs.averaging import WeightAverage, averaged
@@ -53,6 +55,14 @@ class Diverged(RunError):
     """The loss of a training is no longer finite."""
 
 
+def compiled(model: nn.Module, device: torch.device) -> Callable[..., Any]:
+    """The model compiled for training: all of it on an accelerator, CBAM alone on a CPU."""
+    if device.type == "cpu":
+        compile_attention(model)
+        return model
+    return torch.compile(model, dynamic=False)
+
+
 class Training:
     """The state of one training, from the recipe alone; `begin` gives it a folder.
 
@@ -82,7 +92,7 @@ class Training:
         if share.processes > 1 and device.type != "cpu":
             self.model = synchronised(self.model)
         joined = share.joined(self.model)
-        self.stepped = torch.compile(joined, dynamic=False) if recipe.compile else joined
+        self.stepped = compiled(joined, device) if recipe.compile else joined
 
         train_images = enhance(train.images, recipe.enhance)
         self.normalisation = normalisation(recipe.normalise, train_images)
