@@ -22,7 +22,7 @@ from mien.errors import RunError, RunInUseError
 from mien.evaluation.schemes import five_by_two, k_fold
 from mien.export.source import Source
 from mien.images import normalisation
-from mien.models import create_model
+from mien.models import create_model, registry
 from mien.models.attention import CBAM
 from mien.search import Space
 from mien.search.fidelity import halving
@@ -53,6 +53,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import others
     import sheet
     import speedrun
+    import stacks
     import strides
     import study
     import training
@@ -64,7 +65,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     found.__dict__.update(
         ablation=ablation, attention=attention, balancing=balancing, cold=cold, ensemble=ensemble,
         gates=gates, inference=inference, others=others, sheet=sheet, speedrun=speedrun,
-        strides=strides, study=study, training=training, trials=trials, usual=usual, video=video,
+        stacks=stacks, strides=strides, study=study, training=training, trials=trials, usual=usual,
+        video=video,
     )  # fmt: skip
     return found
 
@@ -109,13 +111,33 @@ def test_training_shows_rates_attention_and_memory(bench: ModuleType, tmp_path: 
     assert number(rates[10]) == pytest.approx(100 * a * 6 * 80e6 * 4 / 9 / 1e11, rel=0.1, abs=0.1)
     assert number(rates[11]) == pytest.approx(number(rates[10]) * b / a, rel=0.1, abs=0.1)
     assert rates[12] == ("its loader" if loader < a else "the step")
-    (attention,) = rows_of(text, "CBAM's share")
-    none, ours, theirs = (number(cell) for cell in attention[1:4])
-    rounding = 0.1 + 30 / none
-    assert number(attention[4]) == pytest.approx(100 * (1 - none / ours), abs=rounding)
-    assert number(attention[7]) == pytest.approx(100 * (theirs / none - 1), abs=rounding)
+    attention = rows_of(text, "What CBAM adds")
+    assert [row[1] for row in attention] == ["ours", "timm's"]
+    for row in attention:
+        none, took = (number(cell) for cell in row[2:4])
+        rounding = 0.1 + 30 / none
+        assert number(row[4]) == pytest.approx(100 * (1 - none / took), abs=rounding)
+        assert number(row[5]) == pytest.approx(100 * (took / none - 1), abs=rounding)
+    assert attention[1][6] in ("1.00", "–"), "timm's beside itself, unless lost in the noise"
     (memory,) = rows_of(text, "Peak memory")
     assert 0.1 < number(memory[2]) < 6
+
+
+def test_attention_is_also_timed_compiled(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+    monkeypatch.setattr(bench.training, "compiled", lambda m, _: compiled.append(m) or m)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda m, dynamic: compiled.append(m))
+    asked = ["--models", "plain", "--size", "32", "--batch", "14", "--images", "14"]
+    text = bench.training.main(
+        [*SMALL, *asked, "--rounds", "1", "--parts", "attention", "--compile"]
+    )
+    rows = rows_of(text, "What CBAM adds")
+    assert [row[1] for row in rows] == ["ours", "ours, compiled", "timm's", "timm's, compiled"]
+    without, ours, *theirs, network = compiled
+    assert sum(isinstance(m, CBAM) for m in ours.modules()) == len(theirs) == 5
+    assert not any(isinstance(m, CBAM) for m in (*without.modules(), *network.modules()))
 
 
 def test_attention_stands_beside_the_bytes_it_cannot_do_without(bench: ModuleType) -> None:
@@ -183,6 +205,29 @@ def test_strides_shows_cost_and_accuracy_and_trains_nothing_twice(
     again = bench.strides.main([*SMALL, *asked])
     assert rows_of(again, "Accuracy and cost") == rows
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/run.json")} == trained
+
+
+def test_stacks_go_from_plain_to_resnet50_at_equal_work(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
+    few = {name: bench.stacks.DESIGNS[name] for name in list(bench.stacks.DESIGNS)[3:5]}
+    monkeypatch.setattr(bench.stacks, "DESIGNS", few)
+    asked = ["--images", "10", "--epochs", "1", "--runs", str(tmp_path), "--image-size", "16"]
+    text = bench.stacks.main([*SMALL, *asked, "--lr", "1e-3", "2e-3"])
+    rows = rows_of(text, "From plain to ResNet50")
+    assert [row[2] for row in rows] == ["7", "7", "17", "17", "13", "13", "49", "49"]
+    assert [row[5] for row in rows] == ["0.001", "0.002"] * 4
+    assert [row[10] == "–" for row in rows] == [True] * 2 + [False] * 6, "plain beside itself"
+    work = [number(row[3]) for row in rows]
+    assert work == pytest.approx([work[0]] * 8, rel=0.2)
+    at = {row[5]: number(row[8]) for row in rows[:2]}
+    for row in rows[2:]:
+        assert number(row[10]) == pytest.approx(number(row[8]) - at[row[5]], abs=0.11)
+    # A branch that starts at 0 leaves its shortcut alone.
+    block = bench.stacks.Block(8, 8, few["17 convolutions, shortcuts, start at 0"])
+    x = torch.rand(2, 8, 4, 4)
+    torch.testing.assert_close(block(x), x)
 
 
 def test_ensemble_shows_each_run_their_mean_and_tests(
