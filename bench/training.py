@@ -35,6 +35,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import numpy as np
 import sheet
 import torch
 from torch import nn
@@ -250,8 +251,8 @@ def with_timm_cbam(model: nn.Module, compiled: bool = False) -> nn.Module:
 
 def step_times(
     recipe: Recipe, faces: FaceSet, rounds: int, device: torch.device
-) -> dict[str, float]:
-    """Median seconds of a step on one fixed batch without CBAM, with ours, and with timm's.
+) -> dict[str, np.ndarray]:
+    """Seconds ``[turns]`` of a step on one fixed batch without CBAM, with ours, and with timm's.
 
     On a CPU only CBAM is compiled, if anything, and is timed beside what it is without.
     """
@@ -288,9 +289,7 @@ def step_times(
         timed(step)
     turns = max(3, rounds * batches.steps // at_once)
     measured = [[timed(step) for step in steps.values()] for _ in range(turns)]
-    return {
-        way: median(times) for way, times in zip(steps, zip(*measured, strict=True), strict=True)
-    }
+    return dict(zip(steps, np.array(measured).T, strict=True))
 
 
 def attention_table(
@@ -300,14 +299,15 @@ def attention_table(
     rows = []
     for recipe in recipes:
         times = step_times(recipe, faces, args.rounds, torch.device(args.device))
-        none, usual = times.pop("none"), times["timm's"]
-        title = recipe.but(attention="none").title
-        for way, took in times.items():
+        none, title = times.pop("none"), recipe.but(attention="none").title
+        # Within a turn, for a shared machine drifts from one to the next.
+        adds = {way: float(np.median(took / none)) - 1 for way, took in times.items()}
+        usual = adds["timm's"]
+        for way, added in adds.items():
             # Beside what of timm's is lost in the noise, ours has no ratio.
-            ratio = (took - none) / (usual - none) if usual > none else None
-            rows.append(
-                [title, way, 1000 * none, 1000 * took, 1 - none / took, took / none - 1, ratio]
-            )
+            ratio = added / usual if usual > 0 else None
+            medians = (1000 * float(np.median(took)) for took in (none, times[way]))
+            rows.append([title, way, *medians, 1 - 1 / (1 + added), added, ratio])
     return Table(
         "attention",
         "What CBAM adds to a training step on one fixed batch: ours, and timm's in its places.",
@@ -321,7 +321,10 @@ def attention_table(
             Column("of what timm's adds", decimals(2)),
         ],
         rows,
-        ["Share: 1 - without/with. Adds: with/without - 1."],
+        [
+            "Adds: with/without - 1 in each turn, the median. Share: what is so added, of the "
+            "whole. Milliseconds are medians by themselves."
+        ],
         context,
     )
 

@@ -65,9 +65,9 @@ def mean(x: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:
 def compile_attention(model: nn.Module) -> None:
     """Have every `CBAM` of a model compiled in training on a CPU, and nothing else of it.
 
-    There compiled convolutions are no faster, and CBAM takes 0.6 to 0.8 of its time
-    (``bench/attention.py``). The first step compiles each kind of map, for some 10 to 20 seconds;
-    PyTorch keeps what it compiled.
+    There compiled convolutions are no faster, and CBAM adds about 0.6 of what it adds otherwise to
+    a step (``bench/training.py --parts attention --compile``). The first step compiles each kind of
+    map, for some 10 to 20 seconds; PyTorch keeps what it compiled.
 
     Raises
     ------
