@@ -210,7 +210,7 @@ def test_stacks_go_from_plain_to_resnet50_at_equal_work(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
-    few = {name: bench.stacks.DESIGNS[name] for name in list(bench.stacks.DESIGNS)[3:5]}
+    few = {name: bench.stacks.DESIGNS[name] for name in list(bench.stacks.DESIGNS)[5:7]}
     monkeypatch.setattr(bench.stacks, "DESIGNS", few)
     asked = ["--images", "10", "--epochs", "1", "--runs", str(tmp_path), "--image-size", "16"]
     text = bench.stacks.main([*SMALL, *asked, "--lr", "1e-3", "2e-3"])
