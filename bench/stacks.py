@@ -26,13 +26,15 @@ import torch.nn.functional as F
 import trials
 from torch import nn
 
-from mien.models import create_model, registry
+from mien.data import FaceSet
+from mien.models import registry
 from mien.models.cost import cost
 from mien.models.layers import convolution, scaled
 from mien.models.registry import Entry
 from mien.report.table import ACCURACY, Column, Table, count, decimals, percent, signed
 from mien.runs.recipe import Recipe
 from mien.study.scales import PLAIN
+from mien.training.predict import build_model
 
 CHANNELS = (32, 64, 128, 256, 256)
 """Of the stages of `plain`, the first of which is one convolution at full size."""
@@ -149,31 +151,29 @@ def register() -> None:
         registry.REGISTRY[builder(name)] = Entry(f"{__name__}:{builder(name)}", {16: 16})
 
 
-def work(recipe: Recipe, channels: int) -> float:
+def work(recipe: Recipe, train: FaceSet) -> float:
     """Multiply-adds of one image."""
-    model = create_model(
-        recipe.model, channels=channels, width=recipe.width, image_size=recipe.image_size
-    )
-    return cost(model, recipe.image_size, channels).multiply_adds
+    model = build_model(recipe, len(train.classes), train.channels)
+    return cost(model, recipe.image_size, train.channels).multiply_adds
 
 
-def as_wide(recipe: Recipe, aim: float, channels: int) -> Recipe:
+def as_wide(recipe: Recipe, aim: float, train: FaceSet) -> Recipe:
     """The recipe at the width, in 32nds, whose multiply-adds are nearest to the aim."""
 
     def beyond(share: int) -> float:
-        return work(recipe.but(width=share / 32), channels) - aim
+        return work(recipe.but(width=share / 32), train) - aim
 
     reached = bisect_left(range(64), 0, lo=1, key=beyond)  # wider is never less work
     nearest = min((max(1, reached - 1), reached), key=lambda share: abs(beyond(share)))
     return recipe.but(width=nearest / 32)
 
 
-def recipes(base: Recipe, channels: int) -> dict[str, Recipe]:
+def recipes(base: Recipe, train: FaceSet) -> dict[str, Recipe]:
     """What is compared, by what it is called: `base` itself first, ResNet50 last."""
     models = {name: builder(name) for name in DESIGNS} | {"ResNet50": "resnet50"}
-    aim = work(base, channels)
+    aim = work(base, train)
     return {"plain, 7 convolutions": base} | {
-        name: as_wide(base.but(model=model), aim, channels) for name, model in models.items()
+        name: as_wide(base.but(model=model), aim, train) for name, model in models.items()
     }
 
 
@@ -196,16 +196,14 @@ def main(argv: Sequence[str] | None = None) -> str:
 
     register()
     parts = trials.read_parts(args.data, args.images)
-    channels = parts.train.channels
+    classes, channels = len(parts.train.classes), parts.train.channels
     base = PLAIN.but(width=args.width, image_size=args.image_size, dropout=0.0, ema=0.99)
-    named = recipes(base, channels)
+    named = recipes(base, parts.train)
     asked = [recipe.but(lr=lr) for recipe in named.values() for lr in args.lr]
     found = iter(trials.train_all(asked, parts, args))
     rows, firsts = [], {}
     for name, recipe in named.items():
-        model = create_model(
-            recipe.model, channels=channels, width=recipe.width, image_size=recipe.image_size
-        )
+        model = build_model(recipe, classes, channels)
         size = cost(model, recipe.image_size, channels)
         for lr in args.lr:
             trial = next(found)

@@ -190,8 +190,7 @@ def test_cbam_compiled_for_training_gives_what_it_gives_without():
             model.get_parameter(name).grad, parameter.grad, rtol=1e-4, atol=1e-5
         )
     torch.testing.assert_close(dict(model.named_buffers()), dict(other.named_buffers()))
-    stances = torch.compiler.set_stance("fail_on_recompile")
-    with stances, torch.no_grad():
+    with torch.compiler.set_stance("fail_on_recompile"), torch.no_grad():
         model.eval()(map_of(2, 8, 7, 7))  # what does not learn is not compiled
 
 
