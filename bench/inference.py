@@ -35,8 +35,8 @@ import numpy as np
 from mien.data import FaceSet, read, roles
 from mien.errors import MienError, RunError
 from mien.inference import load
-from mien.inference.classifier import PACKAGED
 from mien.metrics import wilson_interval
+from mien.packaged import PACKAGED
 from mien.runs.environment import peak_memory
 from mien.runs.run import Run
 

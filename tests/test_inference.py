@@ -20,7 +20,7 @@ import mien
 from mien.detection import MAPPINGS, Found, Mapping
 from mien.errors import DataError, RunError
 from mien.inference import Classifier, files
-from mien.inference.classifier import PACKAGED
+from mien.packaged import PACKAGED
 
 
 def brightness(channels: int = 1, attends: bool = False, **more: str) -> bytes:

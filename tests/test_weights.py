@@ -4,6 +4,7 @@ from torch import nn
 
 from mien.errors import RecipeError, RunError
 from mien.models import create_model, load_weights
+from mien.models.weights import take_trained
 
 timm = pytest.importorskip("timm")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -153,3 +154,60 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
     path.write_bytes(b"not tensors")
     with pytest.raises(RunError, match=r"weights.safetensors cannot be read"):
         load_weights(model, str(path))
+
+
+TRAINED = {
+    "plain": {"width": 0.25},
+    "resnet50": {"width": 0.125},
+    "vgg19": {"width": 0.125},
+    "inceptionv3": {"width": 0.125},
+    "timm:resnet18": {"stride": 32},
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_of_other_classes_all_but_the_classifier_arrives(name):
+    settings = TRAINED[name]
+    made = create_model(name, classes=7, **settings)
+    model = create_model(name, classes=7, **settings)  # as many, and yet others
+    own = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    fresh = take_trained(model, made.state_dict(), "RUN", same_classes=False)
+    parameters = {key for key, _ in model.named_parameters()}
+    assert fresh
+    assert all(own[key].shape[0] == 7 for key in fresh)
+    for key, tensor in model.state_dict().items():
+        expected = own if key in fresh else made.state_dict()
+        assert torch.equal(tensor, expected[key]), key
+    more = create_model(name, classes=9, **settings)
+    assert take_trained(more, made.state_dict(), "RUN", same_classes=False) == fresh
+    assert set(fresh) <= parameters
+
+
+def test_of_the_same_classes_everything_arrives():
+    made, model = (create_model("plain", width=0.25) for _ in range(2))
+    assert take_trained(model, made.state_dict(), "RUN", same_classes=True) == []
+    assert all(torch.equal(t, made.state_dict()[k]) for k, t in model.state_dict().items())
+
+
+def test_attention_that_a_trained_model_has_none_of_starts_afresh():
+    made = create_model("resnet50", width=0.125)
+    model = create_model("resnet50", width=0.125, attention="cbam")
+    fresh = take_trained(model, made.state_dict(), "RUN", same_classes=True)
+    assert set(fresh) == {n for n, _ in model.named_parameters() if ".attention." in n}
+    with pytest.raises(RunError, match=r"RUN does not fit resnet50: .*belongs to another model"):
+        take_trained(made, model.state_dict(), "RUN", same_classes=True)
+
+
+def test_a_trained_model_of_another_width_or_place_is_refused():
+    made = create_model("plain", width=0.25)
+    with pytest.raises(RunError, match=r"RUN does not fit plain: stage1.conv1.weight is \[8, 1"):
+        take_trained(create_model("plain"), made.state_dict(), "RUN", same_classes=False)
+
+
+def test_grey_weights_answer_to_the_mean_of_the_channels():
+    made, model = create_model("plain", width=0.25), create_model("plain", width=0.25, channels=3)
+    assert take_trained(model, made.state_dict(), "RUN", same_classes=True) == []
+    colour = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        expected = made.eval()(colour.mean(1, keepdim=True))
+        torch.testing.assert_close(model.eval()(colour), expected, rtol=1e-4, atol=1e-5)

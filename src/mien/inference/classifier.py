@@ -18,18 +18,13 @@ from mien.detection import detector as detector_named
 from mien.detection.boxes import checked
 from mien.detection.found import Box
 from mien.errors import DataError, RunError
+from mien.packaged import PACKAGED_BY_VIEWS
 from mien.pixels import decode, from_pillow, letterbox, to_channels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     Picture = np.ndarray | Image | Path | str | bytes
-
-PACKAGED = Path(__file__).parent / "fer2013.onnx"
-"""The model that comes in the package; its card lies beside it."""
-
-PACKAGED_BY_VIEWS = {10: PACKAGED, 1: PACKAGED.with_name("fer2013-one-view.onnx")}
-"""The same weights, with so many views of a face averaged."""
 
 BATCH = 64
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from mien.errors import RecipeError, RunError
+from mien.models.registry import create_model
 
 PRETRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "vgg19": ("vgg19_bn", {}),
@@ -81,6 +83,49 @@ def _imagenet_state(model: Any) -> dict[str, torch.Tensor]:
         ) from error
 
 
+def take_trained(
+    model: Any, state: Mapping[str, torch.Tensor], name: str, *, same_classes: bool
+) -> list[str]:
+    """Put the weights of a trained model into one that differs from it in what can start afresh.
+
+    That is the classifier, where the classes are others, and attention, where the trained model has
+    none. Grey and RGB fit each other.
+
+    Parameters
+    ----------
+    model : of `create_model`; changed in place
+    state : all of the trained model's
+    name : of the trained model, for errors
+
+    Returns
+    -------
+    Names of the parameters that start afresh.
+
+    Raises
+    ------
+    RunError
+        if anything else differs.
+    """
+    own = model.state_dict()
+    # An exported file leaves out how many batches were seen, which no result depends on.
+    counters = {key: t for key, t in own.items() if key.endswith("num_batches_tracked")}
+    state = counters | dict(state)
+    fresh = set() if same_classes else _classifier(model)
+    fresh |= {key for key in own if key not in state and "attention" in key.split(".")}
+    kept = {key: tensor for key, tensor in state.items() if key not in fresh}
+    fitted = {key: t for key in own if (t := _fitted(kept.get(key), own[key])) is not None}
+    _refuse_differences(name, model, {**kept, **fitted}, fresh)
+    return _take(model, fitted)
+
+
+def _classifier(model: Any) -> set[str]:
+    """Names of the state whose shape follows the number of classes."""
+    with torch.device("meta"):
+        other = create_model(model.name, **{**model.settings, "classes": model.classes + 1})
+    shapes = {name: tensor.shape for name, tensor in other.state_dict().items()}
+    return {name for name, t in model.state_dict().items() if t.shape != shapes[name]}
+
+
 def _take(model: nn.Module, state: dict[str, torch.Tensor]) -> list[str]:
     """Take what fits, layer by layer, and name the parameters of the layers that start afresh."""
     parameters = {name for name, _ in model.named_parameters()}
@@ -100,14 +145,17 @@ def _take(model: nn.Module, state: dict[str, torch.Tensor]) -> list[str]:
 
 
 def _fitted(given: torch.Tensor | None, own: torch.Tensor) -> torch.Tensor | None:
-    """The given tensor if it fits, else None; an RGB kernel fits one grey channel by its sum.
+    """The given tensor if it fits, else None; kernels of RGB and grey images fit each other.
 
-    A grey picture is one whose three channels are equal, so the sum answers to it as before.
+    A grey picture is one whose three channels are equal, so the sum of an RGB kernel answers to it
+    as before. A third of a grey kernel on each channel answers to their mean.
     """
     if given is None:
         return None
     if given.ndim == 4 and given.shape[1] == 3 and own.shape[1] == 1:
         given = given.sum(1, keepdim=True)
+    elif given.ndim == 4 and given.shape[1] == 1 and own.shape[1] == 3:
+        given = given.expand(-1, 3, -1, -1) / 3
     return given if given.shape == own.shape else None
 
 
@@ -118,24 +166,32 @@ def _take_file(model: nn.Module, path: Path) -> None:
 
     if not path.is_file():
         raise RunError(
-            f"weights '{path}' is no file; give none, imagenet, or the path of a safetensors file"
+            f"weights '{path}' is no file; give none, imagenet, packaged, the folder of a run, "
+            "or the path of a safetensors file"
         )
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise RunError(f"{path} cannot be read as a safetensors file: {error}") from error
-    own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own if name not in state]
-    wrong += [f"{name} belongs to another model" for name in state if name not in own]
+    _refuse_differences(str(path), model, state)
+    model.load_state_dict(state)
+
+
+def _refuse_differences(
+    name: str, model: nn.Module, state: Mapping[str, torch.Tensor], fresh: Collection[str] = ()
+) -> None:
+    """Raise a RunError unless a state is just what a model takes, but for what starts afresh."""
+    own = {key: tensor for key, tensor in model.state_dict().items() if key not in fresh}
+    wrong = [f"{key} is missing" for key in own if key not in state]
+    wrong += [f"{key} belongs to another model" for key in state if key not in own]
     wrong += [
-        f"{name} is {list(state[name].shape)} and not {list(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in state and state[name].shape != tensor.shape
+        f"{key} is {list(state[key].shape)} and not {list(tensor.shape)}"
+        for key, tensor in own.items()
+        if key in state and state[key].shape != tensor.shape
     ]
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise RunError(
-            f"{path} does not fit {getattr(model, 'name', 'the model')}: "
-            f"{'; '.join(wrong[:3])}{more}. Build the model as the file was made"
+            f"{name} does not fit {getattr(model, 'name', 'the model')}: "
+            f"{'; '.join(wrong[:3])}{more}. Build the model as it was made"
         )
-    model.load_state_dict(state)

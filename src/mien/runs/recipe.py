@@ -62,7 +62,7 @@ class Recipe(Settings):
     batch_norm: bool = True  # VGG only: the published net has none
     dropout: float | None = None  # None: the model's own
     drop_path: float = 0.0  # stochastic depth, residual networks only
-    weights: str = "none"  # 'none' (from scratch), 'imagenet', or a safetensors file
+    weights: str = "none"  # or 'imagenet', 'packaged', a run's folder, a safetensors file
 
     # the optimisation
     epochs: int = 26

@@ -16,6 +16,7 @@ import numpy as np
 
 from mien.data.faceset import FaceSet
 from mien.errors import RecipeError, RunError
+from mien.packaged import PACKAGED
 from mien.runs.atomic import save_with, write_bytes
 from mien.runs.folder import RunFolder
 from mien.runs.generator_recipe import generator_recipe
@@ -26,6 +27,9 @@ FORMAT = 1
 
 TRAINING_CODE = 1
 """Version of what training computes. Raise it when the same recipe would give other weights."""
+
+WEIGHTS = "weights.safetensors"
+"""The file of a run's weights."""
 
 RECORD_FILES = ("recipe.toml", "log.jsonl", "predictions.npz", "run.json")
 """What a record of a finished run keeps, everything but the weights; ``run.json`` makes it one."""
@@ -54,28 +58,25 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
 
     The hash covers the settings that differ from their defaults (so that a setting added later does
     not rename older runs), the fingerprints of both parts and the version of the training code;
-    nothing of where or when the run was made. A file of initial weights, the generator's recipe
-    and the weights of teachers count by their content.
+    nothing of where or when the run was made. Initial weights, the generator's recipe and the
+    weights of teachers count by their content.
 
     Raises
     ------
     RecipeError
-        if a file of initial weights cannot be read, or a teacher is no finished run.
+        if a file of initial weights cannot be read, or a run that they, or a teacher, come from is
+        not finished.
     """
     settings = recipe.changed()
     settings.pop("generator", None)
     if recipe.generate:
         settings["generator"] = generator_recipe(recipe.generator).to_dict()
     if recipe.weights not in ("none", "imagenet"):
-        try:
-            settings["weights"] = digest_of(Path(recipe.weights))
-        except OSError as error:
-            raise RecipeError(
-                f"weights: {recipe.weights} cannot be read ({error.strerror}); give 'none', "
-                "'imagenet' or a safetensors file"
-            ) from error
+        settings["weights"] = _start_digest(recipe.weights)
     if recipe.teacher:
-        settings["teacher"] = [_weights_digest(Path(folder)) for folder in recipe.teacher]
+        settings["teacher"] = [
+            _weights_digest(Path(folder), "teacher") for folder in recipe.teacher
+        ]
     content = json.dumps(
         [
             TRAINING_CODE,
@@ -93,13 +94,37 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _weights_digest(run: Path) -> str:
+def start_of(weights: str) -> Path | None:
+    """The run's folder that a recipe's initial weights name; None where they are no run's.
+
+    They may name its file of weights too.
+    """
+    path = Path(weights)
+    folder = path.parent if path.name == WEIGHTS else path
+    return folder if (folder / "run.json").is_file() else None
+
+
+def _start_digest(weights: str) -> str:
+    """The SHA-256 of initial weights."""
+    folder = start_of(weights)
+    if folder is not None:
+        return _weights_digest(folder, "weights")
+    try:
+        return digest_of(PACKAGED if weights == "packaged" else Path(weights))
+    except OSError as error:
+        raise RecipeError(
+            f"weights: {weights} cannot be read ({error.strerror}); give 'none', 'imagenet', "
+            "'packaged', the folder of a run or a safetensors file"
+        ) from error
+
+
+def _weights_digest(run: Path, role: str) -> str:
     """The SHA-256 of a finished run's weights, as it noted it itself."""
     try:
         return json.loads((run / "run.json").read_text("utf-8"))["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecipeError(
-            f"teacher: {run} is no finished run; give the folder of one, or train it first"
+            f"{role}: {run} is no finished run; give the folder of one, or train it first"
         ) from error
 
 
@@ -107,7 +132,7 @@ def _weights_digest(run: Path) -> str:
 class Run(RunFolder[Recipe]):
     """The folder of one training of a model.
 
-    Beside what every `RunFolder` has: ``weights.safetensors`` and ``predictions.npz``.
+    Beside what every `RunFolder` has: `WEIGHTS` and ``predictions.npz``.
     """
 
     RECIPE = Recipe
@@ -116,7 +141,7 @@ class Run(RunFolder[Recipe]):
 
     @property
     def weights_path(self) -> Path:
-        return self.path / "weights.safetensors"
+        return self.path / WEIGHTS
 
     def training_part(self, faces: FaceSet) -> FaceSet | None:
         """The images that the run was trained on, or None where `faces` does not have just them."""
@@ -201,7 +226,8 @@ def find_finished(name: str, recipe: Recipe, *folders: Path) -> Run | None:
     for folder in folders:
         if (folder / name / "run.json").exists():
             run = Run.open(folder / name)
-            if run.recipe != recipe:
+            # What these two name counts by its content, wherever it lies.
+            if run.recipe.but(weights=recipe.weights, teacher=recipe.teacher) != recipe:
                 raise RunError(
                     f"{run.path}: its recipe is not the one its name stands for; remove the folder"
                 )

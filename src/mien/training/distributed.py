@@ -24,6 +24,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
 from mien.runs.settings import unknown
 from mien.training.conflicts import settled
+from mien.training.earlier import check_beginning
 from mien.training.generated import generated_faces
 from mien.training.loop import Training
 from mien.training.parts import check_parts
@@ -78,6 +79,7 @@ def fit_distributed(
     if launcher not in LAUNCHERS:
         raise RecipeError(unknown("launcher", launcher, LAUNCHERS))
     check_parts(recipe, train, validation)
+    check_beginning(recipe, train, validation)
     check_teachers(recipe, train, validation)
     batch = min(recipe.batch_size, len(settled(train, recipe.conflicts)))
     if processes < 1 or batch % processes:

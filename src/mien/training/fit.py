@@ -10,6 +10,7 @@ from mien.runs.environment import choose_device
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
+from mien.training.earlier import check_beginning
 from mien.training.generated import generated_faces
 from mien.training.loop import Training
 from mien.training.parts import check_parts
@@ -63,6 +64,7 @@ def fit(
         if the run folder is damaged, in use, or cannot be written, or the loss is not finite.
     """
     check_parts(recipe, train, validation)
+    check_beginning(recipe, train, validation)
     check_teachers(recipe, train, validation)
     if prefix is not None:
         check_prefix(prefix, recipe, train, validation)

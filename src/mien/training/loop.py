@@ -22,7 +22,6 @@ from mien.images import enhance, normalisation
 from mien.images.tensors import as_tensor
 from mien.metrics import collapsed
 from mien.models.attention import compile_attention
-from mien.models.weights import load_weights
 from mien.runs.atomic import write_bytes
 from mien.runs.averaging import WeightAverage, averaged
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
@@ -39,6 +38,7 @@ from mien.runs.run import Predictions, Run, digest_of
 from mien.runs.seed import random_seed
 from mien.training.batches import Batch, Batches, side_of
 from mien.training.conflicts import settled
+from mien.training.earlier import alone, begin
 from mien.training.objective import Objective
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
 from mien.training.parts import unseen
@@ -61,6 +61,16 @@ def compiled(model: nn.Module, device: torch.device) -> Callable[..., Any]:
         compile_attention(model)
         return model
     return torch.compile(model, dynamic=False)
+
+
+def noted(part: FaceSet) -> dict[str, Any]:
+    """What a run keeps of one of its parts."""
+    return {
+        "name": part.name,
+        "split": sorted(set(part.split.tolist())),
+        "images": len(part),
+        "fingerprint": part.fingerprint,
+    }
 
 
 class Training:
@@ -87,7 +97,7 @@ class Training:
             train = lifted(train, generated)
         torch.manual_seed(random_seed(recipe.seed, "weights"))
         self.model = build_model(recipe, len(train.classes), train.channels)
-        self.fresh = [] if recipe.weights == "none" else load_weights(self.model, recipe.weights)
+        self.fresh = begin(self.model, recipe, train.classes)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if share.processes > 1 and device.type != "cpu":
             self.model = synchronised(self.model)
@@ -120,9 +130,9 @@ class Training:
         if not self.share.leads:
             self.run = Run(path, self.recipe)
             return
-        parts = {"train": self.train}
+        data = {"train": noted(self.train) | {"alone": alone(self.recipe, self.train)}}
         if self.validation is not None:
-            parts["validation"] = self.validation
+            data["validation"] = noted(self.validation)
         self.run = Run.create(
             path,
             self.recipe,
@@ -130,15 +140,7 @@ class Training:
                 "name": path.name,
                 "state": "training",
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "data": {
-                    role: {
-                        "name": part.name,
-                        "split": sorted(set(part.split.tolist())),
-                        "images": len(part),
-                        "fingerprint": part.fingerprint,
-                    }
-                    for role, part in parts.items()
-                },
+                "data": data,
                 "classes": list(self.train.classes),
                 "channels": self.train.channels,
                 "size": self.train.size,

@@ -18,7 +18,6 @@ from mien.errors import DataError, RunError
 from mien.images import enhance, normalisation, resize
 from mien.images.augment import change, draw
 from mien.images.tensors import as_float
-from mien.models.weights import load_weights
 from mien.runs.atomic import write_bytes
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
 from mien.runs.environment import choose_device
@@ -28,6 +27,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import run_name
 from mien.runs.seed import random_seed
 from mien.training.batches import Batches
+from mien.training.earlier import begin
 from mien.training.optimiser import create_optimiser
 from mien.training.parts import refuse_test
 from mien.training.predict import build_model
@@ -142,8 +142,7 @@ def _trained(
     """The network after its epochs, those of the checkpoint among them."""
     torch.manual_seed(random_seed(recipe.seed, "weights"))
     model = build_model(recipe, len(faces.classes), faces.channels)
-    if recipe.weights != "none":
-        load_weights(model, recipe.weights)
+    begin(model, recipe, faces.classes)
     images = enhance(faces.images, recipe.enhance)
     scale = normalisation(recipe.normalise, images)
     batches = Batches(replace(faces, images=images), recipe, scale, device)

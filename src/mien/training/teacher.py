@@ -14,7 +14,7 @@ from mien.errors import RecipeError
 from mien.images import Normalisation, resize
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
-from mien.training.parts import unseen
+from mien.training.earlier import Earlier
 from mien.training.predict import load_model
 
 
@@ -30,9 +30,7 @@ class Teacher:
 def check_teachers(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
     """Refuse teachers that do not fit the images, or may know the validation part's labels.
 
-    A teacher may have learned from just these training images, without teachers of its own, or have
-    watched just this validation part, and then from none of its images that do not stand in `train`
-    too. Of others it cannot be told.
+    See `Earlier.may_know`: of a teacher from another data set it cannot be told.
 
     Raises
     ------
@@ -43,13 +41,12 @@ def check_teachers(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -
         for a folder that is no run.
     """
     for folder in recipe.teacher:
-        run = Run.open(folder)
-        if not run.finished:
-            raise RecipeError(f"teacher: {folder} is not finished; train it to its end first")
+        earlier = Earlier.of_run(folder, "teacher")
+        assert earlier.run is not None
         wanted = {
-            "classes": (run.classes, train.classes),
-            "channels": (run.info["channels"], train.channels),
-            "enhance": (run.recipe.enhance, recipe.enhance),
+            "classes": (earlier.classes, train.classes),
+            "channels": (earlier.run.info["channels"], train.channels),
+            "enhance": (earlier.run.recipe.enhance, recipe.enhance),
         }
         for what, (its, ours) in wanted.items():
             if its != ours:
@@ -57,23 +54,12 @@ def check_teachers(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -
                     f"teacher: {folder} has other {what} ({its}) than this training ({ours}); "
                     "give one with the same"
                 )
-        if validation is not None and not _ignorant(run, train, validation):
+        if validation is not None and earlier.may_know(train, validation):
             raise RecipeError(
                 f"teacher: {folder} may have learned from images of the validation part "
                 f"({validation.name}, {validation.split[0]}); give one that was trained on the "
                 "same training part, or that watched the same validation part"
             )
-
-
-def _ignorant(run: Run, train: FaceSet, validation: FaceSet) -> bool:
-    """Whether a run is known to have learned from no validation image that is new to `train`."""
-    noted = run.info["data"]
-    if noted["train"]["fingerprint"] == train.fingerprint and not run.recipe.teacher:
-        return True
-    if noted.get("validation", {}).get("fingerprint") != validation.fingerprint:
-        return False
-    seen = run.predictions(noted["validation"]["split"][0]).seen
-    return seen is not None and not (seen & unseen(validation, train)).any()
 
 
 def load_teachers(recipe: Recipe, device: torch.device) -> list[Teacher]:

@@ -1,0 +1,172 @@
+"""Earlier trainings that another one begins or learns from, and what they may know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mien.data.faceset import FaceSet
+from mien.errors import RecipeError
+from mien.models.weights import load_weights, take_trained
+from mien.packaged import PACKAGED
+from mien.runs.recipe import Recipe
+from mien.runs.run import Run, start_of
+from mien.training.parts import unseen
+from mien.training.predict import load_model
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """A finished training: that of a run, or of the packaged model.
+
+    Attributes
+    ----------
+    name : for messages
+    classes : in the order of its classifier
+    data : what it noted of its parts
+    alone : whether all it knows comes from its own training part
+    run : None for the packaged model
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    data: Mapping[str, Any]
+    alone: bool
+    run: Run | None
+
+    @classmethod
+    def of_run(cls, folder: Path | str, role: str) -> Earlier:
+        """That of a run's folder; `role` is the setting that names it.
+
+        Raises
+        ------
+        RecipeError
+            if it is not finished.
+        RunError
+            if the folder is no run.
+        """
+        run = Run.open(folder)
+        if not run.finished:
+            raise RecipeError(f"{role}: {folder} is not finished; train it to its end first")
+        recipe, data = run.recipe, run.info["data"]
+        scratch = not recipe.teacher and recipe.weights in ("none", "imagenet")
+        return cls(str(folder), run.classes, data, data["train"].get("alone", scratch), run)
+
+    @classmethod
+    def packaged(cls) -> Earlier:
+        """That of the packaged model."""
+        import onnx
+
+        said = {p.key: p.value for p in onnx.load(PACKAGED).metadata_props}
+        classes, data = tuple(json.loads(said["classes"])), json.loads(said["data"])
+        return cls("the packaged model", classes, data, True, None)
+
+    def may_know(self, train: FaceSet, validation: FaceSet) -> bool:
+        """Whether it may have learned from validation images that are new to `train`.
+
+        It has not if it knows just these training images, or has watched just this validation part,
+        and then learned from none of its images that do not stand in `train` too. Of others it
+        cannot be told.
+        """
+        if self.data["train"]["fingerprint"] == train.fingerprint and self.alone:
+            return False
+        watched = self.data.get("validation", {})
+        if self.run is None or watched.get("fingerprint") != validation.fingerprint:
+            return True
+        seen = self.run.predictions(watched["split"][0]).seen
+        return seen is None or bool((seen & unseen(validation, train)).any())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Its weights.
+
+        Raises
+        ------
+        RunError
+            if there are none, or they are damaged.
+        """
+        return load_model(self.run).state_dict() if self.run else _packaged_state()
+
+
+def _packaged_state() -> dict[str, torch.Tensor]:
+    """The weights in the packaged file, whose several views keep batch norm apart."""
+    import onnx
+
+    prefix, state = "members.0.network.", {}
+    for tensor in onnx.load(PACKAGED).graph.initializer:
+        if tensor.name.startswith(prefix):
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            name = tensor.name.removeprefix(prefix).removesuffix(".half")
+            state[name] = torch.from_numpy(values)
+    return state
+
+
+def beginning(recipe: Recipe) -> Earlier | None:
+    """The training whose weights the recipe begins from; None for fresh ones, ImageNet's or a file.
+
+    Raises
+    ------
+    RecipeError, RunError
+        as `Earlier.of_run`.
+    """
+    if recipe.weights == "packaged":
+        return Earlier.packaged()
+    folder = start_of(recipe.weights)
+    return None if folder is None else Earlier.of_run(folder, "weights")
+
+
+def check_beginning(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
+    """Refuse to begin from weights that may know the validation part's labels.
+
+    Those of another data set, by its name, are taken: whether it holds some of the same images
+    cannot be told.
+
+    Raises
+    ------
+    RecipeError
+        for a run that is not finished, or may have learned from the validation part.
+    RunError
+        for a folder that is no run.
+    """
+    earlier = beginning(recipe)
+    if earlier is None or validation is None:
+        return
+    if validation.name == earlier.data["train"]["name"] and earlier.may_know(train, validation):
+        raise RecipeError(
+            f"weights: {earlier.name} may have learned from images of the validation part "
+            f"({validation.name}, {validation.split[0]}); begin from one that was trained on the "
+            "same training part, or from none"
+        )
+
+
+def begin(model: nn.Module, recipe: Recipe, classes: tuple[str, ...]) -> list[str]:
+    """Put the recipe's initial weights into a model, and name the parameters that start afresh.
+
+    Raises
+    ------
+    RecipeError, RunError
+        if they cannot be had or do not fit, as `load_weights` and `take_trained` say.
+    """
+    if recipe.weights == "none":
+        return []
+    earlier = beginning(recipe)
+    if earlier is None:
+        return load_weights(model, recipe.weights)
+    same = earlier.classes == classes
+    return take_trained(model, earlier.state(), earlier.name, same_classes=same)
+
+
+def alone(recipe: Recipe, train: FaceSet) -> bool:
+    """Whether all that a training of the recipe comes to know is in `train`."""
+    start = beginning(recipe)
+    if start is None and recipe.weights not in ("none", "imagenet"):
+        return False  # a file does not say what it knows
+    before = [Earlier.of_run(folder, "teacher") for folder in recipe.teacher]
+    before += [] if start is None else [start]
+    return all(e.alone and e.data["train"]["fingerprint"] == train.fingerprint for e in before)

@@ -1,0 +1,155 @@
+"""Trainings that begin from others: what arrives, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_teacher import TINY
+
+import mien
+from mien.data import FaceSet, draw_faces
+from mien.errors import RecipeError, RunError
+from mien.inference import load
+from mien.packaged import PACKAGED
+from mien.runs.recipe import Recipe
+from mien.runs.run import Run, digest_of, run_name
+from mien.training import fit, predict_probabilities
+from mien.training.earlier import Earlier, begin, check_beginning
+from mien.training.predict import build_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STILL = {"epochs": 1, "lr": 1e-12, "dropout": 0.0}
+"""Settings of a training that leaves its initial weights as they were, but for rounding."""
+
+
+@cache
+def faces() -> FaceSet:
+    return draw_faces(140, size=24)
+
+
+def elsewhere(name: str = "other faces") -> FaceSet:
+    return replace(draw_faces(70, size=24, seed=5), name=name)
+
+
+def trained(recipe: Recipe, runs: Path, of: FaceSet, **parts: FaceSet | None) -> Run:
+    given = {"train": of["train"], "validation": of["validation"], **parts}
+    return fit(recipe, **given, runs=runs, device="cpu", progress="none")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return trained(TINY.but(epochs=8, lr=1e-2), tmp_path_factory.mktemp("first"), faces())
+
+
+@pytest.mark.parametrize("file", ["", "weights.safetensors"])
+def test_a_training_begins_where_a_run_ended(first: Run, tmp_path: Path, file: str) -> None:
+    run = trained(TINY.but(weights=str(first.path / file), **STILL), tmp_path, faces())
+    fresh = trained(TINY.but(**STILL), tmp_path, faces())
+    assert run.info["parameters_started_afresh"] == []
+    # Batch norm's averages follow the epoch, so that answers are near and not equal.
+    known, ours, others = (
+        predict_probabilities(r, faces()["validation"]) for r in (first, run, fresh)
+    )
+    assert np.abs(ours - known).mean() < 0.5 * np.abs(others - known).mean()
+
+
+def test_the_packaged_model_goes_on_as_it_is() -> None:
+    recipe = mien.Recipe(weights="packaged")
+    classes = load().classes
+    model = build_model(recipe, len(classes), 1).eval()
+    assert begin(model, recipe, classes) == []
+    images = np.random.default_rng(0).integers(0, 256, (8, 48, 48), dtype=np.uint8)
+    # The normalisation is the one number of the file that a training makes anew.
+    mean, std = 0.5077081468046578, 0.2552934515210429
+    import torch
+
+    with torch.no_grad():
+        logits = model(torch.from_numpy((images[:, None] / 255 - mean) / std).float())
+    temperature = float(load(views=1).metadata["temperature"])
+    expected = load(views=1, detector="none").predict_proba(images)
+    np.testing.assert_allclose((logits / temperature).softmax(1).numpy(), expected, atol=2e-3)
+
+
+def test_the_packaged_model_begins_a_training_on_other_classes(tmp_path: Path) -> None:
+    own = replace(elsewhere(), classes=tuple("abcdefg"))
+    recipe = mien.Recipe(weights="packaged", epochs=1, batch_size=16)
+    run = trained(recipe, tmp_path, own)
+    assert run.info["parameters_started_afresh"] == ["fc.weight", "fc.bias"]
+    assert run.info["data"]["train"]["alone"] is False
+    with pytest.raises(RunError, match=r"the packaged model does not fit plain: .*Build the model"):
+        trained(recipe.but(width=0.5), tmp_path, own)
+
+
+def test_a_name_stands_for_the_weights_and_not_for_where_they_lie(
+    first: Run, tmp_path: Path
+) -> None:
+    def name(weights: Path | str) -> str:
+        return run_name(TINY.but(weights=str(weights)), faces()["train"], None)
+
+    moved = shutil.copytree(first.path, tmp_path / "moved")
+    assert name(moved) == name(first.path) == name(moved / "weights.safetensors")
+    assert name(shutil.copy(PACKAGED, tmp_path)) == name("packaged")
+    run = trained(TINY.but(weights=str(first.path), epochs=1), tmp_path, faces())
+    again = trained(TINY.but(weights=str(moved), epochs=1), tmp_path, faces())
+    assert again.path == run.path
+    assert run.info["weights_sha256"] == digest_of(run.weights_path)  # was not trained again
+
+
+def test_weights_that_may_know_the_validation_part_are_refused(first: Run, tmp_path: Path) -> None:
+    train, validation = faces()["train"], faces()["validation"]
+    half = np.arange(len(train)) % 2 == 0
+    recipe = TINY.but(weights=str(first.path), epochs=1)
+    with pytest.raises(RecipeError, match=r"weights: .* may have learned from images of the valid"):
+        trained(recipe, tmp_path, faces(), train=train[half], validation=train[~half])
+    assert not list(tmp_path.iterdir())
+    # The same training part, the same validation part, or another data set: it may begin.
+    check_beginning(recipe, train, validation[:10])
+    check_beginning(recipe, train[half], validation)
+    check_beginning(recipe, train[half], None)
+    check_beginning(recipe, elsewhere()["train"], elsewhere()["validation"])
+    same = elsewhere(faces().name)
+    with pytest.raises(RecipeError, match="begin from one that was trained on the same"):
+        check_beginning(recipe, same["train"], same["validation"])
+
+
+def test_what_a_run_knows_is_handed_on(first: Run, tmp_path: Path) -> None:
+    train, inner = faces()["train"], faces()["train"][:30]
+    recipe = TINY.but(epochs=1)
+    same = trained(recipe.but(weights=str(first.path)), tmp_path, faces(), validation=None)
+    assert Earlier.of_run(same.path, "weights").alone
+    check_beginning(recipe.but(weights=str(same.path)), train, faces()["validation"])
+    part = trained(recipe.but(weights=str(first.path)), tmp_path, faces(), train=inner)
+    assert not Earlier.of_run(part.path, "weights").alone
+    with pytest.raises(RecipeError, match="may have learned"):
+        check_beginning(recipe.but(weights=str(part.path)), inner, train[30:])
+
+
+def test_a_run_that_notes_nothing_of_it_knows_more_if_it_began_somewhere(
+    first: Run, tmp_path: Path
+) -> None:
+    run = trained(TINY.but(weights=str(first.path), epochs=1), tmp_path, faces())
+    info = json.loads((run.path / "run.json").read_text())
+    del info["data"]["train"]["alone"]
+    (run.path / "run.json").write_text(json.dumps(info))
+    assert not Earlier.of_run(run.path, "weights").alone
+    assert Earlier.of_run(first.path, "weights").alone
+
+
+def test_a_damaged_or_unfinished_run_is_named(first: Run, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"weights: nowhere cannot be read .*'packaged'"):
+        trained(TINY.but(weights="nowhere"), tmp_path / "runs", faces())
+    record = first.write_record(tmp_path / "records")
+    with pytest.raises(RunError, match="a record keeps no weights"):
+        trained(TINY.but(weights=str(record)), tmp_path / "runs", faces())
+    info = json.loads((record / "run.json").read_text())
+    (record / "run.json").write_text(json.dumps(info | {"state": "training"}))
+    with pytest.raises(RecipeError, match=r"weights: .* is not finished"):
+        trained(TINY.but(weights=str(record)), tmp_path / "runs", faces())
+    assert not (tmp_path / "runs").exists()
