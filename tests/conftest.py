@@ -11,7 +11,19 @@ import pytest
 # Set before torch is imported: the tests run in one process a core, each with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Set before Ray is imported: under `uv run` it would send this folder to each worker.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+SLOW = ("distributed", "export", "gan", "ray", "fit", "study", "bench")
+"""Files that take minutes: they are begun first, so that no process is left with one at the end."""
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first; pytest-xdist keeps this order."""
+    rank = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(SLOW)))
 
 
 @pytest.fixture(scope="module")

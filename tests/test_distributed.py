@@ -168,8 +168,11 @@ def test_ray_train_gives_the_curve_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray", reason="needs Ray (mien[cluster])")
-    for extra in ("USAGE_STATS_ENABLED", "ENABLE_UV_RUN_RUNTIME_ENV", "TRAIN_METRICS_ENABLED",
-                  "TRAIN_ENABLE_PREEMPTION_WATCHER"):  # fmt: skip
+    for extra in (
+        "USAGE_STATS_ENABLED",
+        "TRAIN_METRICS_ENABLED",
+        "TRAIN_ENABLE_PREEMPTION_WATCHER",
+    ):
         monkeypatch.setenv(f"RAY_{extra}", "0")
     one = trained(SAME_IN_SHARES, tmp_path)
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)

@@ -193,6 +193,7 @@ KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch
+import torch._dynamo  # or each child would, in its first step, for as long as torch itself takes
 from mien.data import draw_faces
 from mien.runs.recipe import Recipe
 from mien.training import fit

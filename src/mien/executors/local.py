@@ -21,6 +21,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 STOPPED = "stopped; what is finished is kept: the same command goes on from there"
+START = "forkserver" if sys.platform == "linux" else "spawn"
+"""How processes begin: forked from a server that has done the imports, where forking is safe."""
+
 PATIENCE = 10
 """Seconds in which tasks may stop by themselves after Ctrl-C, before their processes are ended."""
 
@@ -117,9 +120,8 @@ def _in_processes(
 
 def _start(function: Callable[[S, T], R], shared: S) -> tuple[Connection, BaseProcess]:
     """A fresh process that is handed the shared data, and the pipe to it."""
-    # The server is forked for every process and has imported what the first crew needs, torch
-    # among it, which takes seconds; elsewhere than on Linux forking is not safe.
-    context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context(START)
+    # What the first crew needs, torch among it, takes seconds to import: once for all of them.
     context.set_forkserver_preload([function.__module__])
     ours, theirs = context.Pipe()
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]

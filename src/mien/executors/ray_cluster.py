@@ -62,7 +62,7 @@ class RayCluster:
             if Ray is not installed, the cluster does not answer within half a minute, or none of
             its nodes has what a task needs.
         """
-        ray = _import_ray()
+        ray = import_ray()
         mine = not ray.is_initialized()
         if mine:
             self._connect(ray)
@@ -142,7 +142,14 @@ class RayCluster:
         )
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Ray, set to be `QUIET`.
+
+    Raises
+    ------
+    MienError
+        if it is not installed.
+    """
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
     try:

@@ -17,6 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mien.data.faceset import FaceSet
 from mien.errors import MienError, RecipeError, RunError
+from mien.executors.local import START
+from mien.executors.ray_cluster import import_ray
 from mien.runs.atomic import remove_leftovers
 from mien.runs.environment import choose_device
 from mien.runs.lock import locked
@@ -28,6 +30,7 @@ from mien.training.earlier import check_beginning
 from mien.training.generated import generated_faces
 from mien.training.loop import Training
 from mien.training.parts import check_parts
+from mien.training.predict import build_model
 from mien.training.share import Share
 from mien.training.teacher import check_teachers
 
@@ -110,6 +113,8 @@ def fit_distributed(
         if found is not None:
             return found
         remove_leftovers(task.path)
+        if processes > 1 and progress != "none":
+            _warn_of_statistics(task)
         try:
             LAUNCHERS[launcher](task)
             run = Run.open(task.path)
@@ -155,30 +160,40 @@ def train_share(task: Task, rank: int, device: str) -> None:
             f"{task.path}: process {rank} finds {training.epoch} finished epochs there and others "
             "find others; give a folder of runs that every machine sees"
         )
-    own_statistics = where.type == "cpu" and any(
-        isinstance(module, _BatchNorm) for module in training.model.modules()
-    )
-    if share.leads and own_statistics and task.processes > 1 and task.progress != "none":
+    training.finish(task.progress if share.leads else "none")
+
+
+def _warn_of_statistics(task: Task) -> None:
+    """Say where processes do not do together what one does."""
+    with torch.device("meta"):
+        model = build_model(task.recipe, len(task.train.classes), task.train.channels)
+    if task.kind == "cpu" and any(isinstance(module, _BatchNorm) for module in model.modules()):
         print(
             f"{task.recipe.title}: on CPUs each of the {task.processes} processes takes batch "
             "norm's statistics of its own share of a batch, so the result is not that of one",
             file=sys.stderr,
         )
-    training.finish(task.progress if share.leads else "none")
 
 
 def _with_torch(task: Task) -> None:
-    """Spawn the processes on this machine."""
+    """Start the processes on this machine."""
     devices = torch.cuda.device_count() if task.kind == "cuda" else task.processes
     if task.backend == "nccl" and devices < task.processes:
         raise RunError(
             f"{task.processes} processes need an accelerator each, and this machine has {devices}; "
             f"give processes={devices}, or device='cpu'"
         )
-    failures: SimpleQueue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    context = torch.multiprocessing.get_context(START)
+    # The first step of an optimiser imports torch._dynamo, for as long as torch itself takes.
+    context.set_forkserver_preload([__name__, "torch._dynamo"])
+    failures: SimpleQueue = context.SimpleQueue()
     with TemporaryDirectory() as folder:
-        started = torch.multiprocessing.spawn(
-            _spawned, (task, f"file://{folder}/meeting", failures), task.processes, join=False
+        started = torch.multiprocessing.start_processes(
+            _started,
+            (task, f"file://{folder}/meeting", failures),
+            task.processes,
+            join=False,
+            start_method=START,
         )
         try:
             while not started.join():
@@ -202,7 +217,7 @@ def _with_torch(task: Task) -> None:
             ) from None
 
 
-def _spawned(rank: int, task: Task, meeting: str, failures: SimpleQueue) -> None:
+def _started(rank: int, task: Task, meeting: str, failures: SimpleQueue) -> None:
     device = task.kind
     if device == "cuda":
         device = f"cuda:{rank % torch.cuda.device_count()}"
@@ -220,12 +235,10 @@ def _spawned(rank: int, task: Task, meeting: str, failures: SimpleQueue) -> None
 
 def _with_ray(task: Task) -> None:
     """Have Ray Train start the processes, wherever its cluster has room for them."""
-    try:
-        import ray
-        from ray.train import RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchConfig, TorchTrainer
-    except ImportError as error:
-        raise RunError(f"launcher 'ray' needs Ray ({error}): install mien[cluster]") from error
+    ray = import_ray()
+    from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")  # or a relative path would not be found
     on_cuda = task.kind == "cuda"
     with TemporaryDirectory(prefix=".ray-", dir=task.path) as folder:  # every machine must see it
