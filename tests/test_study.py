@@ -30,7 +30,9 @@ from mien.study.scales import (
     recipes,
     scales,
 )
+from mien.study.sheets import MAPS, feature_maps
 from mien.study.study import run_study
+from mien.training import fit
 
 TINY = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=1, batch_size=16)
 
@@ -143,6 +145,15 @@ def test_a_model_that_fails_is_said_to_be_not_run_and_the_others_are_trained(
     assert [model["state"] for model in found["models"]] == ["not run", "finished"]
     assert "loss is" in found["models"][0]["why"]
     assert found["state"] == "partial"
+
+
+@pytest.mark.parametrize("place", ["default", "convolutions"])
+def test_feature_maps_are_those_of_the_image_and_not_of_attention(
+    faces: FaceSet, tmp_path: Path, place: str
+) -> None:
+    recipe = TINY.but(model="vgg19", attention="cbam", place=place)
+    run = fit(recipe, faces["train"], runs=tmp_path, device="cpu", progress="none")
+    assert feature_maps(run, faces.images[0]).shape == (MAPS, 24, 24)
 
 
 def test_several_trainings_at_a_time_give_the_results_of_one_after_the_other(

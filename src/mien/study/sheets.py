@@ -66,7 +66,12 @@ def feature_maps(run: Run, image: np.ndarray, maps: int = MAPS) -> np.ndarray:
     The maps with the largest variance over the image, before any non-linearity.
     """
     model = load_model(run)
-    first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    # VGG19 lists its attention, which has a convolution of its own, before its features.
+    first = next(
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Conv2d) and "attention" not in name.split(".")
+    )
     caught: list[torch.Tensor] = []
     handle = first.register_forward_hook(lambda module, inputs, output: caught.append(output))
     norm = Normalisation.from_dict(run.info["normalisation"])
