@@ -198,7 +198,7 @@ def test_attention_that_a_trained_model_has_none_of_starts_afresh():
         take_trained(made, model.state_dict(), "RUN", same_classes=True)
 
 
-def test_a_trained_model_of_another_width_or_place_is_refused():
+def test_a_trained_model_of_another_width_is_refused():
     made = create_model("plain", width=0.25)
     with pytest.raises(RunError, match=r"RUN does not fit plain: stage1.conv1.weight is \[8, 1"):
         take_trained(create_model("plain"), made.state_dict(), "RUN", same_classes=False)
