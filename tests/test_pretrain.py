@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from mien.cli.app import app
 from mien.data import FaceSet, draw_faces
-from mien.errors import DataError, RunError
+from mien.errors import DataError, RecipeError, RunError
 from mien.images import Normalisation
 from mien.runs.recipe import Recipe
 from mien.runs.seed import random_seed
@@ -146,6 +146,8 @@ def test_what_must_not_be_learned_from_or_written_over_is_refused(tmp_path: Path
         pretrain.pretrain(TINY, test, out, epochs=1)
     with pytest.raises(DataError, match="one face cannot be told apart"):
         pretrain.pretrain(TINY, train()[:1], out, epochs=1)
+    with pytest.raises(RecipeError, match="the packaged model has learned from labels"):
+        pretrained(out, weights="packaged")
     for content in (b"something", pretrained(tmp_path / "other.safetensors", 1).read_bytes()):
         out.write_bytes(content)
         with pytest.raises(RunError, match="holds something else"):

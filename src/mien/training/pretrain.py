@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mien.data.faceset import FaceSet
-from mien.errors import DataError, RunError
+from mien.errors import DataError, RecipeError, RunError
 from mien.images import enhance, normalisation, resize
 from mien.images.augment import change, draw
 from mien.images.tensors import as_float
@@ -27,7 +27,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import run_name
 from mien.runs.seed import random_seed
 from mien.training.batches import Batches
-from mien.training.earlier import begin
+from mien.training.earlier import begin, beginning
 from mien.training.optimiser import create_optimiser
 from mien.training.parts import refuse_test
 from mien.training.predict import build_model
@@ -84,6 +84,8 @@ def pretrain(
     ------
     DataError
         for a final test split, or fewer than two faces, also in a batch.
+    RecipeError
+        if it would begin from a run or the packaged model, since the file could not say so.
     RunError
         if `out` holds something else or cannot be written, or the loss is not finite.
     """
@@ -93,6 +95,12 @@ def pretrain(
     refuse_test(faces, "pretraining")
     if min(len(faces), recipe.batch_size) < 2:
         raise DataError(f"{faces.name}: one face cannot be told apart from others; give more")
+    earlier = beginning(recipe)
+    if earlier is not None:
+        raise RecipeError(
+            f"weights: {earlier.name} has learned from labels, and the file that pretraining "
+            "leaves does not say from which; pretrain from none, or begin a training from it"
+        )
     recipe, out = recipe.but(epochs=epochs), Path(out)
     key = run_name(recipe, faces, None)
     if out.exists():
