@@ -50,6 +50,13 @@ POWER = 0.8
 AS_LONG = ", as long"
 """Ends the name of an arm that has the epochs for as many steps as generated images bring."""
 
+POST_HOC = "post-hoc"
+"""Begins the name of an arm that trains nothing: the answers of none, as if classes were even.
+
+Probabilities are divided by the shares of the classes in the training part (Menon et al., Long-tail
+learning via logit adjustment, ICLR 2021, eq. 9 with a temperature of 1).
+"""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -81,14 +88,15 @@ def arms(lift: str, generator: str) -> dict[str, dict[str, Any]]:
         "gan-disgust": {**gan, "generate": f"disgust={lift}"},
         **{f"gan+{name}": {**gan, **kind} for name, kind in simple.items() if name != "none"},
         **{f"{name}{AS_LONG}": kind for name, kind in simple.items()},
+        **{f"{POST_HOC}{length}": {} for length in ("", AS_LONG)},
     }
 
 
 def pooled(
-    cv: CrossValidation, name: str, faces: FaceSet, folds: Sequence[Fold], runs: Path
+    cv: CrossValidation, name: str, seed: int, faces: FaceSet, folds: Sequence[Fold], runs: Path
 ) -> tuple[np.ndarray, float]:
     """The class given to every image when it was held out, int ``[N]``, and seconds a training."""
-    row = list(cv.recipes).index(name)
+    row = list(cv.recipes).index(titled(name, seed))
     predicted, seconds = np.full(len(faces), -1), []
     for fold, run_name in zip(folds, cv.runs[row], strict=True):
         if run_name is None:
@@ -96,10 +104,16 @@ def pooled(
         run = Run.open(runs / run_name)
         found = run.predictions(str(faces.split[0]))
         assert (found.names == faces.names[fold.held_out]).all()
-        predicted[fold.held_out] = found.probabilities.argmax(1)
+        even = faces[fold.train].counts() if name.startswith(POST_HOC) else 1
+        predicted[fold.held_out] = (found.probabilities / even).argmax(1)
         seconds.append(run.info["train_seconds"])
     assert (predicted >= 0).all()
     return predicted, float(np.mean(seconds))
+
+
+def titled(name: str, seed: int) -> str:
+    """What the trainings of an arm are called."""
+    return f"{name.replace(POST_HOC, 'none')}, seed {seed}"
 
 
 def difference(one: Arm, other: Arm, faces: FaceSet, balanced: bool) -> tuple[float, float]:
@@ -235,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         for name in wanted
     }
     cv = cross_validate(
-        {f"{name}, seed {seed}": recipe for (name, seed), recipe in recipes.items()},
+        {titled(name, seed): recipe for (name, seed), recipe in recipes.items()},
         faces,
         "k-fold",
         folds,
@@ -247,10 +261,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     )
     found = []
     for name in wanted:
-        each = [
-            pooled(cv, f"{name}, seed {seed}", faces, folds, args.runs)
-            for seed in range(args.seeds)
-        ]
+        each = [pooled(cv, name, seed, faces, folds, args.runs) for seed in range(args.seeds)]
         spent = generator_seconds(args, faces, folds) if known[name].get("generate") else 0.0
         seconds = float(np.mean([one for _, one in each])), spent
         found.append(Arm(name, np.stack([predicted for predicted, _ in each]), seconds))

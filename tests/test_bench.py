@@ -338,6 +338,31 @@ def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_wh
         assert number(accuracy[2]) == pytest.approx(expected, abs=0.11)
 
 
+def test_balancing_after_training_divides_what_none_says_by_the_shares_of_the_classes(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = mien.draw_faces(140)
+    rare = np.flatnonzero((whole.labels == 1) & (whole.split == "train"))[4:]
+    uneven = whole[np.delete(np.arange(len(whole)), rare)]
+    monkeypatch.setattr(bench.balancing, "read", lambda source: uneven)
+    monkeypatch.setattr(bench.balancing, "NET", mien.Recipe(width=0.1, image_size=32, ema=0.9))
+    asked = ["--arms", "post-hoc", "--folds", "2", "--seeds", "1", "--epochs", "20"]
+    rows = rows_of(
+        bench.balancing.main([*SMALL, *asked, "--runs", str(tmp_path)]), "Kinds of balancing"
+    )
+    runs = [mien.Run.open(path.parent) for path in tmp_path.glob("*/run.json")]
+    assert len(runs) == 2
+    assert [row[0] for row in rows] == ["none", "post-hoc"]
+    train, right = whole[whole.split == "train"], 0
+    counts = np.full(7, 14) - 10 * (np.arange(7) == 1)
+    for run in runs:
+        found = run.predictions("train")
+        held_out = np.bincount(found.labels, minlength=7)
+        right += int(((found.probabilities / (counts - held_out)).argmax(1) == found.labels).sum())
+    assert number(rows[1][1]) == pytest.approx(100 * right / (len(train) - 10), abs=0.06)
+    assert rows[1][1] != rows[0][1]
+
+
 def test_speedrun_trains_every_seed_and_says_whether_the_target_was_reached(
     bench: ModuleType,
 ) -> None:
