@@ -10,6 +10,7 @@ The generator is trained anew in the training part of each fold. What is trained
 
 to which ``"none, as long" "oversample, as long"`` add arms of as many steps as generated images
 bring, and on an accelerator, with all arms, from ``--arms`` left out and ``--generator default``.
+That of balanced softmax (``balancing-softmax.md``) has ``--arms none oversample softmax post-hoc``.
 """
 
 from __future__ import annotations
