@@ -142,6 +142,12 @@ def test_the_index_names_every_page() -> None:
     assert {page.name for page in DOCS} - {"README.md"} <= set(links)
 
 
+def test_the_index_of_results_names_every_sheet() -> None:
+    index = ROOT / "docs/results/README.md"
+    links = LINK.findall(index.read_text(encoding="utf-8"))
+    assert {sheet.name for sheet in index.parent.glob("*.md")} - {"README.md"} <= set(links)
+
+
 def test_the_server_has_every_address_that_the_pages_name() -> None:
     from mien.inference import load
     from mien.server import create_app
