@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from statistics import median
-from time import perf_counter
 
 import numpy as np
 import sheet
 import torch
+import usual
 
 from mien.balance.gan import GENERATORS, GeneratorRecipe
 from mien.balance.gan.objective import gradient_penalty
@@ -58,7 +58,8 @@ def rates(recipe: GeneratorRecipe, train: FaceSet, steps: int, device: str) -> t
     order = balanced_order(torch.from_numpy(train.labels), len(train.classes), numbers).to(device)
     seconds: tuple[list[float], list[float]] = ([], [])
     for step in range(steps):
-        rows = order[torch.arange(step * training.size, (step + 1) * training.size) % len(order)]
+        places = torch.arange(step * training.size, (step + 1) * training.size, device=device)
+        rows = order[places % len(order)]
         real = training.images[rows].float().div(255)
         labels, penalised = training.labels[rows], step % recipe.penalty_every == 0
         for times, work in zip(
@@ -69,11 +70,7 @@ def rates(recipe: GeneratorRecipe, train: FaceSet, steps: int, device: str) -> t
             ),
             strict=True,
         ):
-            began = perf_counter()
-            work()
-            if torch.device(device).type == "cuda":
-                torch.cuda.synchronize()
-            times.append(perf_counter() - began)
+            times.append(usual.seconds(work, training.device))
     # A penalty is taken once in so many steps, so these are what is timed as one.
     whole = steps - steps % recipe.penalty_every
     blocks = [np.reshape(times[:whole], (-1, recipe.penalty_every)).mean(1) for times in seconds]
