@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Set before Ray is imported: under `uv run` it would send this folder to each worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
-SLOW = ("distributed", "export", "gan", "ray", "fit", "study", "bench")
+SLOW = ("distributed", "elsewhere", "export", "gan", "ray", "fit", "study", "bench")
 """Files that take minutes: they are begun first, so that no process is left with one at the end."""
 
 ROOT = Path(__file__).resolve().parent.parent
