@@ -71,6 +71,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "Muon": {"optimiser": "muon", "lr": 0.03},
     "no dropout": {"dropout": 0.0},
     "stochastic depth": {"drop_path": 0.1},
+    "taught by the packaged model": {"teacher": ("packaged",)},
     "SE": {"attention": "se"},
     "ECA": {"attention": "eca"},
     "CBAM, paper's gates": {"attention": "cbam", "gates": "paper"},

@@ -16,6 +16,7 @@ from test_teacher import TINY
 import mien
 from mien.data import FaceSet, draw_faces
 from mien.errors import RecipeError, RunError
+from mien.images import Normalisation
 from mien.inference import load
 from mien.packaged import PACKAGED
 from mien.runs.recipe import Recipe
@@ -23,6 +24,7 @@ from mien.runs.run import Run, run_name
 from mien.training import fit, predict_probabilities
 from mien.training.earlier import Earlier, begin, check_beginning
 from mien.training.predict import build_model
+from mien.training.teacher import answers, load_teachers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,13 +69,28 @@ def test_the_packaged_model_goes_on_as_it_is() -> None:
     model = build_model(recipe, len(classes), 1).eval()
     assert begin(model, recipe, classes) == []
     images = np.random.default_rng(0).integers(0, 256, (8, 48, 48), dtype=np.uint8)
-    # The normalisation is the one number of the file that a training makes anew.
     mean, std = 0.5077081468046578, 0.2552934515210429
     with torch.no_grad():
         logits = model(torch.from_numpy((images[:, None] / 255 - mean) / std).float())
     temperature = float(load(views=1).metadata["temperature"])
     expected = load(views=1, detector="none").predict_proba(images)
     np.testing.assert_allclose((logits / temperature).softmax(1).numpy(), expected, atol=2e-3)
+    # As a teacher it brings its own normalisation.
+    teachers = load_teachers(recipe.but(teacher="packaged"), torch.device("cpu"))
+    students = Normalisation((0.3,), (0.2,))
+    pixels = torch.from_numpy(images[:, None]).float() / 255
+    found = answers(teachers, students.apply(pixels), students, temperature)
+    np.testing.assert_allclose(found.numpy(), expected, atol=2e-3)
+
+
+def test_the_packaged_model_teaches_what_it_does_not_know(tmp_path: Path) -> None:
+    own, recipe = elsewhere(), TINY.but(teacher="packaged", epochs=1)
+    run = trained(recipe, tmp_path, own)
+    assert run.info["data"]["train"]["alone"] is False
+    assert run.name != run_name(recipe.but(teacher=[]), own["train"], own["validation"])
+    known = replace(own, name="FER-2013")
+    with pytest.raises(RecipeError, match="teacher: the packaged model may have learned from"):
+        trained(recipe, tmp_path, known)
 
 
 def test_the_packaged_model_begins_a_training_on_other_classes(tmp_path: Path) -> None:
@@ -115,7 +132,7 @@ def test_weights_that_may_know_the_validation_part_are_refused(first: Run, tmp_p
     check_beginning(recipe, train[half], None)
     check_beginning(recipe, elsewhere()["train"], elsewhere()["validation"])
     same = elsewhere(faces().name)
-    with pytest.raises(RecipeError, match="begin from one that was trained on the same"):
+    with pytest.raises(RecipeError, match="give one that was trained on the same"):
         check_beginning(recipe, same["train"], same["validation"])
 
 

@@ -62,6 +62,7 @@ class Source:
             "classes": json.dumps(run.classes),
             "size": str(self.size),
             "channels": str(self.channels),
+            "normalisation": json.dumps(run.info["normalisation"]),
             "precision": precision,
             "views": str(self.views),
             "temperature": f"{self.temperature:.4f}",

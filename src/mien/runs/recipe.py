@@ -85,7 +85,7 @@ class Recipe(Settings):
     generate: str = ""  # lifts small classes by generated images: '5670', 'equal', 'disgust=5670'
     generator: str = "default"  # the recipe of what generates them: its name, or a TOML file
     conflicts: str = "keep"  # of images whose copies have other labels: drop them, or weigh less
-    teacher: tuple[str, ...] = ()  # folders of finished runs to learn from beside the labels
+    teacher: tuple[str, ...] = ()  # finished runs, or 'packaged', to learn from beside the labels
     distil: float = 0.7  # share of the loss that the teachers have
     temperature: float = 4.0  # that their answers, and ours to them, are softened by
     soft_labels: bool = False  # learn from the data set's votes where it has them

@@ -75,7 +75,10 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
         settings["weights"] = _start_digest(recipe.weights)
     if recipe.teacher:
         settings["teacher"] = [
-            _weights_digest(Path(folder), "teacher") for folder in recipe.teacher
+            digest_of(PACKAGED)
+            if source == "packaged"
+            else _weights_digest(Path(source), "teacher")
+            for source in recipe.teacher
         ]
     content = json.dumps(
         [

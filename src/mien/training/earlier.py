@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,14 @@ from torch import nn
 
 from mien.data.faceset import FaceSet
 from mien.errors import RecipeError
+from mien.images import Normalisation
 from mien.models.weights import load_weights, take_trained
 from mien.packaged import PACKAGED
+from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, start_of
 from mien.training.parts import unseen
-from mien.training.predict import load_model
+from mien.training.predict import build_model, load_model
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class Earlier:
     classes : in the order of its classifier
     data : what it noted of its parts
     alone : whether all it knows comes from its own training part
+    recipe, channels, normalisation : what its network is, and wants its images to be
     run : None for the packaged model
     """
 
@@ -39,7 +43,15 @@ class Earlier:
     classes: tuple[str, ...]
     data: Mapping[str, Any]
     alone: bool
+    recipe: Recipe
+    channels: int
+    normalisation: Normalisation
     run: Run | None
+
+    @classmethod
+    def named(cls, source: Path | str, role: str) -> Earlier:
+        """That of ``"packaged"``, or of a run's folder; errors are those of `of_run`."""
+        return cls.packaged() if source == "packaged" else cls.of_run(source, role)
 
     @classmethod
     def of_run(cls, folder: Path | str, role: str) -> Earlier:
@@ -57,7 +69,9 @@ class Earlier:
             raise RecipeError(f"{role}: {folder} is not finished; train it to its end first")
         recipe, data = run.recipe, run.info["data"]
         scratch = not recipe.teacher and recipe.weights in ("none", "imagenet")
-        return cls(str(folder), run.classes, data, data["train"].get("alone", scratch), run)
+        alone, channels = data["train"].get("alone", scratch), run.info["channels"]
+        norm = Normalisation.from_dict(run.info["normalisation"])
+        return cls(str(folder), run.classes, data, alone, recipe, channels, norm, run)
 
     @classmethod
     def packaged(cls) -> Earlier:
@@ -65,10 +79,36 @@ class Earlier:
         import onnx
 
         said = {p.key: p.value for p in onnx.load(PACKAGED).metadata_props}
-        classes, data = tuple(json.loads(said["classes"])), json.loads(said["data"])
-        return cls("the packaged model", classes, data, True, None)
+        classes, data, channels, norm = (
+            json.loads(said[key]) for key in ("classes", "data", "channels", "normalisation")
+        )
+        recipe = Recipe.from_dict(tomllib.loads(said["recipe"]), "the packaged model")
+        norm = Normalisation.from_dict(norm)
+        return cls("the packaged model", tuple(classes), data, True, recipe, channels, norm, None)
 
-    def may_know(self, train: FaceSet, validation: FaceSet) -> bool:
+    def check(self, role: str, train: FaceSet, validation: FaceSet | None) -> None:
+        """Refuse it if it may have learned from validation images that are new to `train`.
+
+        That of another data set, by its name, is taken: whether it holds some of the same images
+        cannot be told.
+
+        Raises
+        ------
+        RecipeError
+            that names the setting `role`.
+        """
+        if (
+            validation is not None
+            and validation.name == self.data["train"]["name"]
+            and self._may_know(train, validation)
+        ):
+            raise RecipeError(
+                f"{role}: {self.name} may have learned from images of the validation part "
+                f"({validation.name}, {validation.split[0]}); give one that was trained on the "
+                "same training part, or that watched the same validation part"
+            )
+
+    def _may_know(self, train: FaceSet, validation: FaceSet) -> bool:
         """Whether it may have learned from validation images that are new to `train`.
 
         It has not if it knows just these training images, or has watched just this validation part,
@@ -83,15 +123,19 @@ class Earlier:
         seen = self.run.predictions(watched["split"][0]).seen
         return seen is None or bool((seen & unseen(validation, train)).any())
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Its weights.
+    def network(self, device: str = "cpu") -> nn.Module:
+        """Its trained network, in evaluation mode.
 
         Raises
         ------
         RunError
-            if there are none, or they are damaged.
+            if there are no weights, or they are damaged.
         """
-        return load_model(self.run).state_dict() if self.run else _packaged_state()
+        if self.run:
+            return load_model(self.run, device)
+        model = build_model(self.recipe, len(self.classes), self.channels)
+        take_trained(model, _packaged_state(), self.name, same_classes=True)
+        return model.eval().to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _packaged_state() -> dict[str, torch.Tensor]:
@@ -124,25 +168,15 @@ def beginning(recipe: Recipe) -> Earlier | None:
 def check_beginning(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
     """Refuse to begin from weights that may know the validation part's labels.
 
-    Those of another data set, by its name, are taken: whether it holds some of the same images
-    cannot be told.
-
     Raises
     ------
     RecipeError
-        for a run that is not finished, or may have learned from the validation part.
+        for a run that is not finished, or as `Earlier.check` says.
     RunError
         for a folder that is no run.
     """
-    earlier = beginning(recipe)
-    if earlier is None or validation is None:
-        return
-    if validation.name == earlier.data["train"]["name"] and earlier.may_know(train, validation):
-        raise RecipeError(
-            f"weights: {earlier.name} may have learned from images of the validation part "
-            f"({validation.name}, {validation.split[0]}); begin from one that was trained on the "
-            "same training part, or from none"
-        )
+    if earlier := beginning(recipe):
+        earlier.check("weights", train, validation)
 
 
 def begin(model: nn.Module, recipe: Recipe, classes: tuple[str, ...]) -> list[str]:
@@ -158,8 +192,8 @@ def begin(model: nn.Module, recipe: Recipe, classes: tuple[str, ...]) -> list[st
     earlier = beginning(recipe)
     if earlier is None:
         return load_weights(model, recipe.weights)
-    same = earlier.classes == classes
-    return take_trained(model, earlier.state(), earlier.name, same_classes=same)
+    same, state = earlier.classes == classes, earlier.network().state_dict()
+    return take_trained(model, state, earlier.name, same_classes=same)
 
 
 def alone(recipe: Recipe, train: FaceSet) -> bool:
@@ -167,6 +201,6 @@ def alone(recipe: Recipe, train: FaceSet) -> bool:
     start = beginning(recipe)
     if start is None and recipe.weights not in ("none", "imagenet"):
         return False  # a file does not say what it knows
-    before = [Earlier.of_run(folder, "teacher") for folder in recipe.teacher]
+    before = [Earlier.named(source, "teacher") for source in recipe.teacher]
     before += [] if start is None else [start]
     return all(e.alone and e.data["train"]["fingerprint"] == train.fingerprint for e in before)

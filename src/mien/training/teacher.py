@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,7 @@ from mien.data.faceset import FaceSet
 from mien.errors import RecipeError
 from mien.images import Normalisation, resize
 from mien.runs.recipe import Recipe
-from mien.runs.run import Run
 from mien.training.earlier import Earlier
-from mien.training.predict import load_model
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Teacher:
 def check_teachers(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
     """Refuse teachers that do not fit the images, or may know the validation part's labels.
 
-    See `Earlier.may_know`: of a teacher from another data set it cannot be told.
+    See `Earlier.check`.
 
     Raises
     ------
@@ -40,26 +37,20 @@ def check_teachers(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -
     RunError
         for a folder that is no run.
     """
-    for folder in recipe.teacher:
-        earlier = Earlier.of_run(folder, "teacher")
-        assert earlier.run is not None
+    for source in recipe.teacher:
+        earlier = Earlier.named(source, "teacher")
         wanted = {
             "classes": (earlier.classes, train.classes),
-            "channels": (earlier.run.info["channels"], train.channels),
-            "enhance": (earlier.run.recipe.enhance, recipe.enhance),
+            "channels": (earlier.channels, train.channels),
+            "enhance": (earlier.recipe.enhance, recipe.enhance),
         }
         for what, (its, ours) in wanted.items():
             if its != ours:
                 raise RecipeError(
-                    f"teacher: {folder} has other {what} ({its}) than this training ({ours}); "
-                    "give one with the same"
+                    f"teacher: {earlier.name} has other {what} ({its}) than this training "
+                    f"({ours}); give one with the same"
                 )
-        if validation is not None and earlier.may_know(train, validation):
-            raise RecipeError(
-                f"teacher: {folder} may have learned from images of the validation part "
-                f"({validation.name}, {validation.split[0]}); give one that was trained on the "
-                "same training part, or that watched the same validation part"
-            )
+        earlier.check("teacher", train, validation)
 
 
 def load_teachers(recipe: Recipe, device: torch.device) -> list[Teacher]:
@@ -71,10 +62,10 @@ def load_teachers(recipe: Recipe, device: torch.device) -> list[Teacher]:
         if one has no weights, or they are damaged.
     """
     teachers = []
-    for run in map(Run.open, map(Path, recipe.teacher)):
-        model = load_model(run, str(device)).requires_grad_(False)
-        norm = Normalisation.from_dict(run.info["normalisation"])
-        teachers.append(Teacher(model, run.recipe.image_size, norm))
+    for source in recipe.teacher:
+        earlier = Earlier.named(source, "teacher")
+        model = earlier.network(str(device)).requires_grad_(False)
+        teachers.append(Teacher(model, earlier.recipe.image_size, earlier.normalisation))
     return teachers
 
 
