@@ -88,7 +88,10 @@ def main(argv: Sequence[str] | None = None) -> str:
         "Probabilities averaged over views, and over networks.",
     )
     pairs = [((name, views[0]), (name, number)) for name in names for number in views[1:]]
-    pairs += [((name, n), (EVERY, n)) for n in views for name in names if len(runs) > 1]
+    if len(runs) > 1:
+        pairs += [((name, n), (EVERY, n)) for n in views for name in names]
+        # Several networks with fewer views cost as much as one with more.
+        pairs += [((name, views[-1]), (EVERY, n)) for n in views[:-1] for name in names]
     if args.predictions:
         _write_predictions(args, runs, views[-1])
     return sheet.publish(

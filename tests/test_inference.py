@@ -199,28 +199,30 @@ def test_the_packaged_model_is_small_and_knows_the_seven_expressions() -> None:
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_ten_views_of_the_packaged_model_are_the_mean_of_its_one() -> None:
-    one, ten = (mien.load(views=views, detector="none") for views in (1, 10))
-    assert ten.name == mien.load().name == f"{one.name} 10 views"
+def test_the_packaged_model_is_two_networks_that_see_a_face_and_its_mirror_image() -> None:
+    one, two = (mien.load(views=views, detector="none") for views in (1, 2))
+    assert two.name == mien.load().name
+    first, second = two.name.removesuffix(" fp16 2 views").split(" + ")
+    assert first == one.name.removesuffix(" fp16") != second
     images = mien.draw_faces(21).images
-    padded = np.pad(images, ((0, 0), (2, 2), (2, 2)), "reflect")
-    moved = [padded[:, top : top + 48, left : left + 48] for top in (0, 4) for left in (0, 4)]
-    seen = [images, *moved]
-    seen += [view[:, :, ::-1] for view in seen]
+    mirrored = images[:, :, ::-1]
+    answered = two.predict_proba(images)
+    np.testing.assert_allclose(two.predict_proba(mirrored), answered, rtol=0, atol=1e-3)
 
     def powered(p: np.ndarray, exponent: float) -> np.ndarray:
         return p**exponent / (p**exponent).sum(1, keepdims=True)
 
-    softened, sharpened = (float(model.metadata["temperature"]) for model in (one, ten))
-    mean = np.mean([powered(one.predict_proba(view), softened) for view in seen], axis=0)
-    np.testing.assert_allclose(
-        ten.predict_proba(images), powered(mean, 1 / sharpened), rtol=0, atol=1e-3
-    )
+    # Of the mean of two, what is not the first one's half is the second's, and so a probability.
+    softened, sharpened = (float(model.metadata["temperature"]) for model in (one, two))
+    firsts = np.mean([powered(one.predict_proba(v), softened) for v in (images, mirrored)], axis=0)
+    seconds = 2 * powered(answered, sharpened) - firsts
+    assert seconds.min() > -1e-3
+    assert np.abs(seconds - firsts).max() > 0.05
 
 
 def test_other_views_than_there_are_is_an_error(tmp_path: Path) -> None:
     for views in (0, 3):
-        with pytest.raises(DataError, match=f"views = {views}: the packaged model has 10 or 1"):
+        with pytest.raises(DataError, match=f"views = {views}: the packaged model has 2 or 1"):
             mien.load(views=views)
     file = tmp_path / "own.onnx"
     file.write_bytes(brightness())

@@ -279,8 +279,8 @@ def load(
         crop of one face. ``"auto"`` takes the best that is there; ``load().detector.name`` says
         which it was.
     threads : of ONNX Runtime; 0 takes every core
-    views : of each face that the packaged model averages: 10, its default, or 1, which takes an
-        eighth of the time and is a little less accurate. Another file says itself how many.
+    views : of each face that the packaged model averages: 2, its default, by two networks; or 1 by
+        the first of them, which is far faster and less accurate. Another file says itself how many.
 
     Raises
     ------
@@ -293,9 +293,9 @@ def load(
         raise DataError(
             f"views = {views}: the model {source} has its own; `mien export --views` sets them"
         )
-    packaged = PACKAGED_BY_VIEWS.get(10 if views is None else views)
+    packaged = PACKAGED_BY_VIEWS.get(2 if views is None else views)
     if packaged is None:
-        raise DataError(f"views = {views}: the packaged model has 10 or 1")
+        raise DataError(f"views = {views}: the packaged model has 2 or 1")
     finds = None if detector == "none" else detector
     if isinstance(finds, str):
         finds = detector_named(finds, threads=threads)

@@ -75,7 +75,7 @@ class Earlier:
 
     @classmethod
     def packaged(cls) -> Earlier:
-        """That of the packaged model."""
+        """That of the packaged model: the first of its networks."""
         import onnx
 
         said = {p.key: p.value for p in onnx.load(PACKAGED).metadata_props}
@@ -139,7 +139,7 @@ class Earlier:
 
 
 def _packaged_state() -> dict[str, torch.Tensor]:
-    """The weights in the packaged file, whose several views keep batch norm apart."""
+    """Of the first network in the packaged file, whose several views keep batch norm apart."""
     import onnx
 
     prefix, state = "members.0.network.", {}
