@@ -88,9 +88,14 @@ def test_the_packaged_model_teaches_what_it_does_not_know(tmp_path: Path) -> Non
     run = trained(recipe, tmp_path, own)
     assert run.info["data"]["train"]["alone"] is False
     assert run.name != run_name(recipe.but(teacher=[]), own["train"], own["validation"])
-    known = replace(own, name="FER-2013")
+    known = replace(draw_faces(70, size=24, seed=9), name="FER-2013")
     with pytest.raises(RecipeError, match="teacher: the packaged model may have learned from"):
         trained(recipe, tmp_path, known)
+    # Nor does what it knows come back by way of a run on other images.
+    for role in ("teacher", "weights"):
+        second_hand = TINY.but(**{role: str(run.path)}, epochs=1)
+        with pytest.raises(RecipeError, match=f"{role}: .* may have learned from"):
+            trained(second_hand, tmp_path, known)
 
 
 def test_the_packaged_model_begins_a_training_on_other_classes(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ DISTILLED = LONG.but(
     schedule="cosine", warmup=1, ema=0.998, label_smoothing=0.0,
     teacher=("packaged",), distil=0.5, temperature=2.0,
 )  # fmt: skip
-"""The model in the package, which `LONG`'s taught; by default the packaged one is the teacher."""
+"""The package's second network, which its first, of `LONG`, taught and by default teaches again."""
 
 FAST = PLAIN.but(
     epochs=6, batch_size=128, optimiser="muon", lr=0.03, label_smoothing=0.1, ema=0.99,

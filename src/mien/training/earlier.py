@@ -89,19 +89,17 @@ class Earlier:
     def check(self, role: str, train: FaceSet, validation: FaceSet | None) -> None:
         """Refuse it if it may have learned from validation images that are new to `train`.
 
-        That of another data set, by its name, is taken: whether it holds some of the same images
-        cannot be told.
+        That of another data set, by its name, is taken if all it knows is that set's: whether it
+        holds some of the same images cannot be told.
 
         Raises
         ------
         RecipeError
             that names the setting `role`.
         """
-        if (
-            validation is not None
-            and validation.name == self.data["train"]["name"]
-            and self._may_know(train, validation)
-        ):
+        if validation is None or (self.alone and validation.name != self.data["train"]["name"]):
+            return
+        if self._may_know(train, validation):
             raise RecipeError(
                 f"{role}: {self.name} may have learned from images of the validation part "
                 f"({validation.name}, {validation.split[0]}); give one that was trained on the "
