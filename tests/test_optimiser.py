@@ -125,6 +125,44 @@ def test_orthogonalised_keeps_the_singular_vectors_and_brings_the_values_near_on
         torch.testing.assert_close(in_its_own_axes, values.diag())
 
 
+@pytest.mark.parametrize("shape", [(16, 144), (64, 27), (12, 12)])
+@pytest.mark.parametrize("digits", [0, 4, 8])
+def test_orthogonalised_is_five_steps_of_newton_and_schulz(
+    shape: tuple[int, int], digits: int
+) -> None:
+    """Also of a matrix that is nearly singular, in float32."""
+    rng = np.random.default_rng(0)
+    u, s, v = np.linalg.svd(rng.normal(size=shape), full_matrices=False)
+    x = matrix = (u * np.logspace(0, -digits, len(s))) @ v
+    x = x / np.linalg.norm(x)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
+    found = orthogonalised(torch.from_numpy(matrix).float())
+    np.testing.assert_allclose(found.numpy(), x, atol=1e-3)
+
+
+def test_muon_needs_all_digits_of_float32_and_leaves_what_was_allowed_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    used = []
+
+    def watched(matrix: torch.Tensor) -> torch.Tensor:
+        used.append(torch.get_float32_matmul_precision())
+        return orthogonalised(matrix)
+
+    monkeypatch.setattr("mien.training.muon.orthogonalised", watched)
+    model = nn.Conv2d(3, 8, 3)
+    optimiser = create_optimiser(model, Recipe(optimiser="muon"))
+    model(torch.rand(2, 3, 8, 8)).square().sum().backward()
+    torch.set_float32_matmul_precision("high")
+    try:
+        optimiser.step()
+        assert used == ["highest"]
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_muon_moves_a_kernel_as_pytorchs_muon_moves_its_matrix_and_the_rest_as_adamw() -> None:
     torch.manual_seed(0)
     kernel, bias = nn.Parameter(torch.randn(8, 3, 3, 3)), nn.Parameter(torch.randn(8))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +15,17 @@ ADAM_SHARE = 1 / 15
 POLYNOMIAL = (3.4445, -4.7750, 2.0315)
 """Of the Newton-Schulz step: brings singular values between 0 and 1 to about 1, and quickly."""
 STEPS = 5
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Matrix products in all digits of float32, also where fewer were allowed."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 class Muon(torch.optim.Optimizer):
@@ -41,6 +53,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
 
     @torch.no_grad()
+    @exact_products()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
         for group in self.param_groups:
@@ -85,13 +98,19 @@ def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
     """About the nearest matrix with singular values of 1, ``[M, N]``, of that shape and dtype.
 
     Five steps of Newton and Schulz bring the singular values to between 0.7 and 1.2, which is near
-    enough; those that are almost zero stay smaller.
+    enough; those that are almost zero stay smaller. Every step multiplies the matrix by a
+    polynomial of its Gram matrix ``[M, M]``: these are gathered in one factor, by which the long
+    matrix is multiplied once, in two fifths of the work where N is 9 M. It needs all the digits of
+    float32: rounding to fewer makes some squares negative, and the steps raise them.
     """
     a, b, c = POLYNOMIAL
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
+    gram = x @ x.T
+    factor = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(STEPS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+        square = factor @ gram @ factor
+        factor = a * factor + (b * square + c * square @ square) @ factor
+    x = factor @ x
     return x.T if tall else x
