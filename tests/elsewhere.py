@@ -43,7 +43,7 @@ class Elsewhere(TorchDispatchMode):
 
     Attributes
     ----------
-    waits : how often the CPU has had to wait for it
+    waits : how often the CPU has had to wait for it, also to have brought it something
     """
 
     def __init__(self) -> None:
@@ -76,6 +76,9 @@ class Elsewhere(TorchDispatchMode):
             there = isinstance(args[0], Remote)
         if func in (aten.copy_.default, aten._to_copy.default):
             self.waits += bool(remote) and not there
+            brought = there and any(t.ndim and not isinstance(t, Remote) for t in tensors)
+            at_once = kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:])
+            self.waits += bool(brought and not at_once)
         else:
             self._check(func, args, tensors, remote)
         if there and kwargs.get("generator") is not None:

@@ -6,6 +6,7 @@ These tests run in a process of their own, which `test_elsewhere.py` begins.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mien.balance.gan import fit_generator, generate
 from mien.balance.gan import training as gan
 from mien.data import FaceSet
 from mien.explanation import explain
+from mien.images import normalise
 from mien.runs import generator_recipe
 from mien.runs.generator_recipe import SMALL
 from mien.runs.progress import TrainingProgress
@@ -53,9 +55,23 @@ def train() -> FaceSet:
     return faces()["train"][:24]
 
 
-def fitted(recipe: mien.Recipe, runs: Path, device: str) -> mien.Run:
+def mapped(part: FaceSet, folder: Path) -> FaceSet:
+    """The part with its images in a file, as those of a store are."""
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "images.npy", part.images)
+    return replace(part, images=np.load(folder / "images.npy", mmap_mode="r"))
+
+
+def coloured(part: FaceSet) -> FaceSet:
+    return replace(part, images=np.stack([part.images, part.images // 2, part.images // 3], 3))
+
+
+def fitted(recipe: mien.Recipe, runs: Path, device: str, part: FaceSet | None = None) -> mien.Run:
+    part = train() if part is None else part
     validation = faces()["validation"]
-    return mien.fit(recipe, train(), validation, runs=runs, device=device, progress="none")
+    if part.channels == 3:
+        validation = coloured(validation)
+    return mien.fit(recipe, part, validation, runs=runs, device=device, progress="none")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +125,24 @@ def test_a_training_waits_for_the_device_between_epochs_alone(
     assert run.log[0]["loss"] == pytest.approx(here.log[0]["loss"], rel=2e-3)
 
 
+@pytest.mark.parametrize("kind", ["of a store", "in colour", "in colour, with a teacher"])
+def test_batches_of_any_images_are_brought_there_without_waiting(kind: str, tmp_path: Path) -> None:
+    part = mapped(train(), tmp_path / "store") if kind == "of a store" else coloured(train())
+    recipe = RECIPE.but(normalise="dataset")
+    if "teacher" in kind:
+        teacher = fitted(recipe.but(seed=1), tmp_path / "teacher", "cpu", part)
+        recipe = recipe.but(teacher=(str(teacher.path),))
+    waits = []
+    for batch in (12, 24):
+        normalise._there.cache_clear()
+        with Elsewhere() as device:
+            run = fitted(recipe.but(batch_size=batch), tmp_path / str(batch), NAME, part)
+        waits.append(device.waits)
+    assert waits[0] == waits[1]
+    here = fitted(run.recipe, tmp_path / "here", "cpu", part)
+    assert run.log[0]["loss"] == pytest.approx(here.log[0]["loss"], rel=2e-3)
+
+
 def test_a_training_that_was_stopped_goes_on_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +188,16 @@ def test_a_generator_waits_for_the_device_between_epochs_alone(
         waits.append(device.waits)
     assert waits[0] == waits[1]
     assert np.isfinite(run.log[0]["loss"])
+
+
+def test_a_generator_learns_from_the_images_of_a_store(tmp_path: Path) -> None:
+    store = mapped(train(), tmp_path / "store")
+    with Elsewhere():
+        there, here = (
+            fit_generator(GENERATOR, part, runs=tmp_path / name, device=NAME, progress="none")
+            for name, part in (("mapped", store), ("whole", train()))
+        )
+    assert there.log[0]["loss"] == here.log[0]["loss"]
 
 
 def test_pretraining_waits_for_the_device_between_epochs_alone(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import load_file
 
 from mien.data import FaceSet, draw_faces
-from mien.errors import DataError, RecipeError, RunError, RunInUseError
+from mien.errors import DataError, OutOfMemory, RecipeError, RunError, RunInUseError
 from mien.images import Normalisation
 from mien.metrics import evaluate
 from mien.models.attention import CBAM
+from mien.runs.environment import choose_device
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
@@ -335,6 +336,31 @@ def test_a_damaged_or_foreign_run_folder_is_refused(half: Path) -> None:
         trained(TINY, half.parent)
 
 
+def test_an_accelerators_memory_that_is_full_is_said_to_be_and_the_epochs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+
+    stop_at(monkeypatch, 2, full)
+    with pytest.raises(OutOfMemory, match=r"plain-.*memory. Tried to allocate 2 GiB.*batch_size"):
+        trained(TINY, tmp_path)
+    monkeypatch.undo()
+    assert weights(trained(TINY, tmp_path)) == weights(trained(TINY, tmp_path / "at once"))
+
+
+def test_float32_is_float32_in_an_accelerators_convolutions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: zeros(*size))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_device("cpu")
+    assert torch.backends.cudnn.allow_tf32
+    choose_device("cuda")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_a_run_that_is_being_trained_is_refused(half: Path) -> None:
     with locked(half), pytest.raises(RunInUseError, match="another process is training this run"):
         trained(TINY, half.parent)
@@ -610,10 +636,14 @@ def test_an_accelerator_compiles_all_and_a_cpu_attention_alone(
         return what
 
     monkeypatch.setattr(torch, "compile", compile)
+    checked: list[torch.device] = []
+    monkeypatch.setattr(loop, "check_compiler", checked.append)
     model = build_model(TINY.but(attention="cbam"), 7, 1)
     # Each size of image for itself: kernels for any size are slower.
     assert loop.compiled(model, torch.device("cuda")) is model
     assert compiled == [(model, {"dynamic": False})]
+    assert checked == [torch.device("cuda")]
+    assert torch._dynamo.config.recompile_limit >= 64  # as many sizes as images grow through
     assert not any(module.compiled for module in model.modules() if isinstance(module, CBAM))
     assert loop.compiled(model, torch.device("cpu")) is model
     assert compiled[1:] == [(torch.neg, {})]  # to see whether it can be done

@@ -207,6 +207,16 @@ def test_a_run_with_another_recipe_than_its_name_promises_is_refused(tmp_path: P
         find_finished("run", Recipe(epochs=3), tmp_path)
 
 
+def test_a_generator_that_no_faces_come_from_does_not_count(tmp_path: Path) -> None:
+    other = Recipe(generator="small")
+    name = run_name(other, faces(), None)
+    assert name == run_name(Recipe(), faces(), None)
+    run = finished_run(tmp_path / name)
+    found = find_finished(name, other, tmp_path)
+    assert found is not None
+    assert found.path == run.path
+
+
 def test_one_process_at_a_time_holds_a_folder_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from mien.runs.lock import locked\n"

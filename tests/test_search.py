@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mien.data import FaceSet, draw_faces
-from mien.errors import DataError, RecipeError, RunError
+from mien.errors import DataError, OutOfMemory, RecipeError, RunError
 from mien.metrics import wilson_interval
 from mien.runs.run import Run
 from mien.search import Range, Search, Space, tune, worker
@@ -169,6 +169,21 @@ def test_a_training_that_diverges_is_a_failed_trial_with_its_reason(tmp_path: Pa
     hopeless = Space("hopeless", {**BASE, "epochs": 1}, {"momentum": [0.9]})
     with pytest.raises(RunError, match=r"no setting was trained in full.*1 of 1.*resnot"):
         tuned(tmp_path, replace(hopeless, base={**BASE, "model": "resnot"}))
+
+
+def test_a_setting_that_an_accelerators_memory_does_not_hold_is_a_failed_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not one that every worker takes up again."""
+
+    def train(objective: Objective, task: worker.Task, trial: Trial) -> tuple[float, dict]:
+        if trial.values["batch_size"] == 64:
+            raise OutOfMemory("the device's memory does not hold this training")
+        return 0.5, {"runs": [], "seconds": 1.0, "epoch_images": 49, "epochs": 1, "images": 49}
+
+    monkeypatch.setattr(worker, "train", train)
+    search = tuned(tmp_path, Space("sizes", BASE, {"batch_size": [64, 16]}), fidelity="full")
+    assert sorted(trial.state for trial in search.trials) == ["done", "failed"]
 
 
 def test_prefixes_change_the_cost_and_nothing_else(tmp_path: Path) -> None:
@@ -420,6 +435,14 @@ def test_the_cost_is_that_of_each_training_once_beside_the_whole_grids() -> None
     assert made_up([high], wide).cost()["exhaustive"] is None
 
 
+def test_settings_that_contradict_each_other_cost_nothing() -> None:
+    base = BASE | {"optimiser": "adamw"}
+    space = Space("s", base, {"optimiser": ["sgd", "adamw"], "weight_decay": [0.0, 0.01]})
+    done = trial(0, 1, 0.5, space.grid()[0], runs=["a"], seconds=1.0, epoch_images=196)
+    whole = made_up([done], space).cost()["exhaustive"]
+    assert whole["epoch_images"] == 3 * 4 * made_up([done], space).objective.images
+
+
 def test_the_parameter_that_decides_has_the_importance() -> None:
     space = Space("s", BASE, {"lr": [0.1, 0.2, 0.3, 0.4], "flip": [0, 0.5, 1], "seed": [0]})
     grid = space.grid()
@@ -438,11 +461,17 @@ def test_the_parameter_that_decides_has_the_importance() -> None:
     flat = importance(space, plan, [replace(t, value=0.5) for t in full])
     assert flat["values"] is None
     assert "same accuracy" in flat["note"]
+    outside = trial(12, 1, 0.9, {"lr": 0.7, "flip": None, "seed": 0})  # a default may be
+    assert importance(space, plan, [*full, outside]) == importance(space, plan, full)
 
 
 def test_a_search_that_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     for settings in ({"fidelity": "halfing"}, {"sampler": "cmaes"}, {"settings": 9}, {"eta": 1}):
         with pytest.raises(RecipeError):
             tuned(tmp_path / "x", **settings)
+    taught = Space("s", BASE | {"teacher": ["packaged"]}, {"lr": [0.05, 0.01]})
+    shared = replace(faces(), name="FER-2013")  # the teacher may know these images
+    with pytest.raises(RecipeError, match="may have learned"):
+        tune(taught, shared, storage=f"sqlite:///{tmp_path}/x/t.db", runs=tmp_path / "x")
     assert not (tmp_path / "x").exists()
     assert isinstance(TrialTable(f"{tmp_path}/y.db", "s", {}).trials(), list)

@@ -110,6 +110,16 @@ def test_files_that_are_no_space_are_refused_by_name(tmp_path: Path) -> None:
         assert "bad.toml" in str(error.value)
 
 
+def test_a_space_knows_which_settings_it_contains() -> None:
+    given = {"lr": [1e-3, 1e-2], "dropout": Range(0.0, 0.5, step=0.1), "l2": Range(0.0, 0.1)}
+    space = Space("s", {}, given)
+    assert all(map(Space("s", {}, {"lr": [1e-3, 1e-2]}).contains, ({"lr": 1e-3}, {"lr": 1e-2})))
+    inside = {"lr": 1e-3, "dropout": 0.3, "l2": 0.07}
+    assert space.contains(inside)
+    for outside in ({"lr": 2e-3}, {"dropout": None}, {"dropout": 0.25}, {"l2": 0.2}):
+        assert not space.contains(inside | outside)
+
+
 def test_a_continuous_range_has_no_grid() -> None:
     space = Space("s", BASE, {"lr": Range(0.1, 1)})
     with pytest.raises(RecipeError, match=r"lr: a continuous range has no grid.*step"):

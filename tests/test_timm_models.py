@@ -8,6 +8,7 @@ from mien.errors import RecipeError
 
 timm = pytest.importorskip("timm")
 from mien.models.timm_models import timm_model  # noqa: E402
+from mien.training.share import synchronised  # noqa: E402
 
 SETTINGS = dict(
     classes=7,
@@ -85,6 +86,15 @@ def test_a_copy_has_attention_of_its_own():
             gate.fc2.bias.fill_(-1e4)
     assert torch.equal(model(IMAGES), before)
     assert not torch.equal(twin(IMAGES), before)
+
+
+def test_batch_norm_over_processes_keeps_attention_that_hangs_on_it():
+    model = build("mobilenetv3_small_100", attention="eca")
+    before = {name: len(model.get_submodule(name)._forward_hooks) for name in model.stage_names}
+    assert any(isinstance(model.get_submodule(name), nn.BatchNorm2d) for name in before)
+    after = synchronised(model)
+    for name, hooks in before.items():
+        assert len(after.get_submodule(name)._forward_hooks) == hooks > 0
 
 
 def test_every_weight_learns():

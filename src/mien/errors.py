@@ -21,5 +21,9 @@ class RunError(MienError):
     """A run folder, a checkpoint or a record cannot be used as it is."""
 
 
+class OutOfMemory(RunError):
+    """The accelerator's memory does not hold a training; a smaller one may fit."""
+
+
 class RunInUseError(RunError):
     """Another process is training the run."""

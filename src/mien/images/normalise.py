@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -77,7 +78,14 @@ class Normalisation:
                 f"normalisation for {len(values)} channels given images with {images.shape[1]}"
             )
         # A Python number costs no transfer to the accelerator, and grey is the usual case.
-        return values[0] if len(values) == 1 else images.new_tensor(values).view(1, -1, 1, 1)
+        return values[0] if len(values) == 1 else _there(values, images.dtype, images.device)
+
+
+@lru_cache(maxsize=64)
+def _there(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A number a channel, ``[1, C, 1, 1]``, brought to the device once: that waits for it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype).view(1, -1, 1, 1).to(device)
 
 
 def normalisation(kind: str, images: np.ndarray) -> Normalisation:

@@ -21,6 +21,13 @@ def as_tensor(images: np.ndarray, device: torch.device | str) -> torch.Tensor:
     return tensor if isinstance(images, np.memmap) else tensor.to(device).contiguous()
 
 
+def brought(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Images on the device, which is not waited for if they have to be copied there."""
+    if device.type == "cuda" and images.device.type == "cpu":
+        images = images.pin_memory()
+    return images.to(device, non_blocking=True)
+
+
 def as_float(images: torch.Tensor) -> torch.Tensor:
     """uint8 images, laid out in any way, as float in [0, 1] with each channel in one piece."""
     return images.contiguous().float().div_(255)

@@ -76,23 +76,40 @@ def compile_attention(model: nn.Module) -> None:
     """
     modules = [module for module in model.modules() if isinstance(module, CBAM)]
     if modules:
-        try:
-            torch.compile(torch.neg)(torch.zeros(1))
-        except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            raise RecipeError(
-                f"compile=true needs a C++ compiler, such as g++, on a CPU ({reason}); install "
-                "one, or leave compile out"
-            ) from error
+        check_compiler(torch.device("cpu"))
     for module in modules:
         module.compiled = True
+
+
+def check_compiler(device: torch.device) -> None:
+    """See that PyTorch can compile something for the device.
+
+    Raises
+    ------
+    RecipeError
+        if it cannot.
+    """
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        needed = "a C++ compiler, such as g++," if device.type == "cpu" else "Triton and gcc"
+        raise RecipeError(
+            f"compile=true needs {needed} on '{device}' ({reason}); install what is missing, or "
+            "leave compile out"
+        ) from error
+
+
+def allow_many_maps() -> None:
+    """Let PyTorch compile a function anew for more kinds of maps than it would by itself."""
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(limits.recompile_limit, 64)
 
 
 @cache
 def compiled_product() -> Callable[[CBAM, torch.Tensor], torch.Tensor]:
     """`CBAM.product`, compiled once for each kind of map, of which a network has some dozens."""
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(limits.recompile_limit, 64)
+    allow_many_maps()
     return torch.compile(CBAM.product, dynamic=False)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.errors import RunError
+from mien.errors import OutOfMemory, RunError
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,9 @@ def cores() -> int:
 
 def choose_device(name: str | None = None) -> torch.device:
     """The device called `name`; without a name an accelerator where there is one.
+
+    On NVIDIA's float32 is float32 from then on in convolutions too, where PyTorch would round to
+    TF32: a run's name and record do not tell the two apart.
 
     Raises
     ------
@@ -39,7 +45,31 @@ def choose_device(name: str | None = None) -> torch.device:
             f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); use 'cpu', or "
             "give none"
         ) from error
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+@contextmanager
+def within_memory(path: Path | str) -> Iterator[None]:
+    """Say of an accelerator's memory that it does not hold the training of the folder `path`.
+
+    On a CPU the system ends the process instead.
+
+    Raises
+    ------
+    OutOfMemory
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)  # or their tensors would stay
+        raise OutOfMemory(
+            f"{path}: the device's memory does not hold this training ({str(error).splitlines()[0]}"
+            "); take a smaller batch_size, image_size or width, or precision = 'bf16'"
+        ) from None
 
 
 def emulates_bfloat16(device: torch.device) -> bool:

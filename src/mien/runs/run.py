@@ -229,8 +229,9 @@ def find_finished(name: str, recipe: Recipe, *folders: Path) -> Run | None:
     for folder in folders:
         if (folder / name / "run.json").exists():
             run = Run.open(folder / name)
-            # What these two name counts by its content, wherever it lies.
-            if run.recipe.but(weights=recipe.weights, teacher=recipe.teacher) != recipe:
+            # What these three name counts by its content, wherever it lies, or not at all.
+            named = {key: getattr(recipe, key) for key in ("weights", "teacher", "generator")}
+            if run.recipe.but(**named) != recipe:
                 raise RunError(
                     f"{run.path}: its recipe is not the one its name stands for; remove the folder"
                 )

@@ -19,7 +19,7 @@ def importance(space: Space, fidelity: Fidelity, trials: Sequence[Trial]) -> dic
 
     F. Hutter, H. Hoos and K. Leyton-Brown, An efficient approach for assessing hyperparameter
     importance, ICML 2014, through Optuna. It is read on the highest rung that has enough settings,
-    which halving seldom leaves at the top.
+    which halving seldom leaves at the top. A default that lies outside the space is left out.
 
     Returns
     -------
@@ -28,8 +28,9 @@ def importance(space: Space, fidelity: Fidelity, trials: Sequence[Trial]) -> dic
         rests on; and a ``note``.
     """
     need = LEAST * len(space.parameters)
+    inside = [t for t in trials if t.value is not None and space.contains(t.values)]
     for rung in range(fidelity.top, -1, -1):
-        known = [t for t in trials if t.rung == rung and t.value is not None]
+        known = [trial for trial in inside if trial.rung == rung]
         if len(known) >= need:
             break
     else:

@@ -15,14 +15,16 @@ from mien.metrics import wilson_interval
 from mien.runs.environment import cores
 from mien.runs.run import TRAINING_CODE
 from mien.runs.settings import unknown
-from mien.search.fidelity import FIDELITIES, Fidelity, merit
+from mien.search.fidelity import FIDELITIES, Fidelity, merit, part_of
 from mien.search.importance import importance
 from mien.search.objective import Fold, Objective, create_objective
 from mien.search.samplers import check_sampler
 from mien.search.space import Range, Space, setting_key
 from mien.search.trials import Trial, TrialTable
 from mien.search.worker import Task, work
+from mien.training.earlier import check_beginning
 from mien.training.prefix import check_shareable
+from mien.training.teacher import check_teachers
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,10 @@ class Search:
         usual = fmean(pace_of.values()) if pace_of else 0.0
         whole = {"seconds": 0.0, "epoch_images": 0}
         for setting in self.space.grid():
-            work = self.space.recipe(setting).epochs * self.objective.images
+            try:
+                work = self.space.recipe(setting).epochs * self.objective.images
+            except RecipeError:  # its values contradict each other: nobody could train it
+                continue
             whole["epoch_images"] += work
             whole["seconds"] += work * pace_of.get(setting_key(setting), usual)
         share = spent["epoch_images"] / whole["epoch_images"]
@@ -236,6 +241,7 @@ def tune(
         _check_prefixes(space)
     plan = FIDELITIES[fidelity](settings, space.epochs, eta)
     objective = create_objective(faces, protocol, folds)
+    _check_earlier(space, objective, min(rung.share for rung in plan.rungs))
     content = {key: value for key, value in space.to_dict().items() if key != "name"}
     description = {
         "space": content,
@@ -298,6 +304,19 @@ def _check_prefixes(space: Space) -> None:
         given = space.parameters.get(name, ())
         for level in (given.low, given.high) if isinstance(given, Range) else given:
             check_shareable(space.recipe({name: level}))
+
+
+def _check_earlier(space: Space, objective: Objective, share: float) -> None:
+    """Refuse a base that begins or learns from a training which the search's parts do not allow."""
+    recipe = space.recipe({})
+    if not recipe.teacher and recipe.weights in ("none", "imagenet"):
+        return
+    for rows, held_out in objective.parts:
+        part, measured = objective.faces[rows], objective.faces[held_out]
+        if share < 1:
+            part = part[part_of(part, share)]
+        check_beginning(recipe, part, measured)
+        check_teachers(recipe, part, measured)
 
 
 def _remove_checkpoints(runs: Path, trials: Sequence[Trial]) -> None:

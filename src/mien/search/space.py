@@ -217,6 +217,19 @@ class Space:
         """Values as the recipe keeps them, in the order of the parameters."""
         return {name: self._level(name, values[name]) for name in self.parameters}
 
+    def contains(self, setting: Mapping[str, Any]) -> bool:
+        """Whether every value is among its levels or in its range, as the default's need not be."""
+
+        def within(value: Any, given: Sequence[Any] | Range) -> bool:
+            if not isinstance(given, Range):
+                return value in given
+            steps = given.values()
+            if value is None or steps is None:
+                return value is not None and given.low <= value <= given.high
+            return any(math.isclose(value, step, abs_tol=1e-12) for step in steps)
+
+        return all(within(setting[name], given) for name, given in self.parameters.items())
+
     def recipe(self, setting: Mapping[str, Any]) -> Recipe:
         """The recipe of a setting.
 

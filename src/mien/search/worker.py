@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mien.data.faceset import FaceSet
-from mien.errors import RecipeError, RunError
+from mien.errors import OutOfMemory, RecipeError, RunError
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
 from mien.search.fidelity import Fidelity, Rung, due, part_of, shortened
@@ -90,7 +90,7 @@ def work(objective: Objective, task: Task) -> int:
         try:
             with table.holding(trial):
                 value, measured = train(objective, task, trial)
-        except (Diverged, RecipeError) as error:
+        except (Diverged, OutOfMemory, RecipeError) as error:
             table.fail(trial, str(error))
             _say(task, trial, f"failed: {error}")
         except BaseException as error:

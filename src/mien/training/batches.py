@@ -18,7 +18,7 @@ from mien.balance.oversample import balanced_order
 from mien.data.faceset import FaceSet
 from mien.images import Augment, Normalisation, cutmix, mixup, resize
 from mien.images.augment import change, draw
-from mien.images.tensors import as_float, as_tensor
+from mien.images.tensors import as_float, as_tensor, brought
 from mien.runs.recipe import Recipe
 from mien.runs.seed import random_seed
 from mien.training.share import WHOLE, Share
@@ -130,7 +130,7 @@ class Batches:
         # Images are mixed with any others of the batch, so that it must be whole until then.
         mixed = recipe.mixup or recipe.cutmix
         early, late = (slice(None), share) if mixed else (share, slice(None))
-        pixels = as_float(self.images[of_images[early]].to(self.device))
+        pixels = as_float(brought(self.images[of_images[early]], self.device))
         pixels = change(pixels, self.settings, numbers[:, early])
         pixels, targets = resize(pixels, side), self.targets[of_targets[early]]
         # Where both are asked for, a coin decides which of the two a batch gets.

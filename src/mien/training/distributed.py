@@ -20,7 +20,7 @@ from mien.errors import MienError, RecipeError, RunError
 from mien.executors.local import START
 from mien.executors.ray_cluster import import_ray
 from mien.runs.atomic import remove_leftovers
-from mien.runs.environment import choose_device
+from mien.runs.environment import choose_device, within_memory
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
@@ -152,15 +152,16 @@ def train_share(task: Task, rank: int, device: str) -> None:
     if where.type == "cuda":
         torch.cuda.set_device(where)
     validation = task.validation if share.leads else None
-    training = Training(task.recipe, task.train, validation, where, share, task.generated)
-    training.begin(task.path)
-    epochs = share.sum(torch.tensor(training.epoch, device=where))
-    if int(epochs) != training.epoch * task.processes:
-        raise RunError(
-            f"{task.path}: process {rank} finds {training.epoch} finished epochs there and others "
-            "find others; give a folder of runs that every machine sees"
-        )
-    training.finish(task.progress if share.leads else "none")
+    with within_memory(task.path):
+        training = Training(task.recipe, task.train, validation, where, share, task.generated)
+        training.begin(task.path)
+        epochs = share.sum(torch.tensor(training.epoch, device=where))
+        if int(epochs) != training.epoch * task.processes:
+            raise RunError(
+                f"{task.path}: process {rank} finds {training.epoch} finished epochs there and "
+                "others find others; give a folder of runs that every machine sees"
+            )
+        training.finish(task.progress if share.leads else "none")
 
 
 def _warn_of_statistics(task: Task) -> None:

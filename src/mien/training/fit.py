@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mien.data.faceset import FaceSet
 from mien.runs.atomic import remove_leftovers
-from mien.runs.environment import choose_device
+from mien.runs.environment import choose_device, within_memory
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
@@ -61,7 +61,8 @@ def fit(
         if the recipe does not fit the model or the images, or does not go on from `prefix`, or its
         teachers do not fit.
     RunError
-        if the run folder is damaged, in use, or cannot be written, or the loss is not finite.
+        if the run folder is damaged, in use, or cannot be written, the loss is not finite, or
+        (`OutOfMemory`) the accelerator's memory does not hold the training.
     """
     check_parts(recipe, train, validation)
     check_beginning(recipe, train, validation)
@@ -73,9 +74,10 @@ def fit(
     if found is not None:
         return found
     generated = generated_faces(recipe, train, runs=runs, device=device, progress=progress)
-    training = Training(recipe, train, validation, choose_device(device), generated=generated)
     path = Path(runs) / name
-    with locked(path):
+    with within_memory(path):
+        training = Training(recipe, train, validation, choose_device(device), generated=generated)
+    with locked(path), within_memory(path):
         found = find_finished(name, recipe, Path(runs))  # by another process, meanwhile
         if found is not None:
             return found

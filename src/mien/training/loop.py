@@ -21,7 +21,7 @@ from mien.errors import RunError
 from mien.images import enhance, normalisation
 from mien.images.tensors import as_tensor
 from mien.metrics import collapsed
-from mien.models.attention import compile_attention
+from mien.models.attention import allow_many_maps, check_compiler, compile_attention
 from mien.runs.atomic import write_bytes
 from mien.runs.averaging import WeightAverage, averaged
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
@@ -56,10 +56,18 @@ class Diverged(RunError):
 
 
 def compiled(model: nn.Module, device: torch.device) -> Callable[..., Any]:
-    """The model compiled for training: all of it on an accelerator, CBAM alone on a CPU."""
+    """The model compiled for training: all of it on an accelerator, CBAM alone on a CPU.
+
+    Raises
+    ------
+    RecipeError
+        if nothing can be compiled here.
+    """
     if device.type == "cpu":
         compile_attention(model)
         return model
+    check_compiler(device)
+    allow_many_maps()  # of images that grow, which would not be compiled from the ninth size on
     return torch.compile(model, dynamic=False)
 
 

@@ -17,7 +17,7 @@ from mien.data.faceset import FaceSet
 from mien.errors import DataError, RecipeError, RunError
 from mien.images import enhance, normalisation, resize
 from mien.images.augment import change, draw
-from mien.images.tensors import as_float
+from mien.images.tensors import as_float, brought
 from mien.runs.atomic import write_bytes
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
 from mien.runs.environment import choose_device
@@ -137,7 +137,7 @@ def two_views(batches: Batches, epoch: int) -> Iterator[torch.Tensor]:
     generator = torch.Generator().manual_seed(random_seed(recipe.seed, "views", epoch))
     order = torch.randperm(len(batches.images), generator=generator).to(batches.images.device)
     for step in range(batches.steps):
-        chosen = batches.images[order[step * size : (step + 1) * size]].to(batches.device)
+        chosen = brought(batches.images[order[step * size : (step + 1) * size]], batches.device)
         pixels = as_float(chosen).repeat(2, 1, 1, 1)
         pixels = change(pixels, batches.settings, draw(2 * size, generator))
         pixels = batches.normalisation.apply(resize(pixels, recipe.image_size))

@@ -67,4 +67,10 @@ def synchronised(model: nn.Module) -> nn.Module:
     """The model with batch norm over the parts of all processes (on accelerators only)."""
     from timm.layers import convert_sync_batchnorm  # torch's own would drop timm's activations
 
-    return convert_sync_batchnorm(model)
+    before = dict(model.named_modules())
+    model = convert_sync_batchnorm(model)
+    for name, module in model.named_modules():
+        if name in before and module is not before[name]:
+            # Where a stage of timm's is a batch norm, attention hangs on it.
+            module._forward_hooks = before[name]._forward_hooks
+    return model

@@ -18,11 +18,11 @@ from mien.balance.oversample import balanced_order
 from mien.data.faceset import FaceSet
 from mien.errors import DataError, RunError
 from mien.images import Augment, augment
-from mien.images.tensors import as_float, as_tensor
+from mien.images.tensors import as_float, as_tensor, brought
 from mien.runs.atomic import remove_leftovers, write_bytes
 from mien.runs.averaging import WeightAverage, averaged
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
-from mien.runs.environment import choose_device, hardware, versions
+from mien.runs.environment import choose_device, hardware, versions, within_memory
 from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.lock import locked
 from mien.runs.progress import TrainingProgress
@@ -68,7 +68,8 @@ def fit_generator(
     """
     _check(recipe, train)
     path = Path(runs) / generator_name(recipe, train)
-    with locked(path, wait=True):  # several trainings may need one and the same generator
+    # Several trainings may need one and the same generator.
+    with locked(path, wait=True), within_memory(path):
         if (path / "run.json").exists():
             run = GeneratorRun.open(path)
             if run.finished:
@@ -114,7 +115,8 @@ class GeneratorTraining:
         )
         self.losses = OBJECTIVES[recipe.objective]
         self.images = as_tensor(train.images, device)
-        self.labels = torch.from_numpy(train.labels).to(device)
+        # Images of a store lie on the CPU, and labels beside them, for one index finds both.
+        self.labels = torch.from_numpy(train.labels).to(self.images.device)
         self.count = min(recipe.images or len(train), len(train))
         self.size = min(recipe.batch_size, self.count)
         self.steps = self.count // self.size
@@ -210,11 +212,13 @@ class GeneratorTraining:
         """
         recipe, discriminator = self.recipe, self.discriminator
         of_discriminator, of_generator = self.losses
-        labels = self.labels[rows]  # of the generated images too, so that pairs are of one class
+        # Of the generated images too, so that pairs are of one class.
+        labels = self.labels[rows].to(self.device, non_blocking=True)
         noise = torch.randn(len(rows), recipe.latent, generator=generator).to(
             self.device, non_blocking=True
         )
-        real = augment(as_float(self.images[rows]), self.settings, generator)
+        real = brought(self.images[rows], self.device)
+        real = augment(as_float(real), self.settings, generator)
         generated = augment(self.generator(noise, labels), self.settings, generator)
 
         discriminator.requires_grad_(True)
@@ -246,7 +250,7 @@ class GeneratorTraining:
         recipe, run = self.recipe, self.run
         generator = torch.Generator().manual_seed(random_seed(recipe.seed, "epoch", self.epoch))
         labels = torch.from_numpy(self.train.labels)
-        order = balanced_order(labels, len(self.train.classes), generator).to(self.device)
+        order = balanced_order(labels, len(self.train.classes), generator).to(self.images.device)
         self.generator.train()
         self.discriminator.train()
         measured = torch.zeros(self.steps, 4, device=self.device)
