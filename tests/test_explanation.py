@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,9 @@ def test_what_cannot_be_explained_is_refused(run: Run, faces: FaceSet) -> None:
     )  # fmt: skip
     with pytest.raises(DataError, match="3 channel"):
         explain(run, colour)
+    other = replace(faces, labels=faces.labels % 2, classes=("frown", "smile"))
+    with pytest.raises(DataError, match=r"has the classes frown, smile, and .* was trained on"):
+        explain_split(run, other)
 
 
 def test_a_map_counts_only_if_it_beats_both_baselines(split: tuple[dict, dict]) -> None:

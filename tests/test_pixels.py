@@ -65,7 +65,7 @@ def test_a_file_and_its_bytes_give_the_same_pixels(tmp_path):
     np.testing.assert_array_equal(decode(path, "a"), photo())
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_turns_the_picture_upright(orientation, format):
     stored = photo(8, 16)[..., 0].repeat(4, 0).repeat(4, 1)
@@ -88,6 +88,15 @@ def test_exif_orientation_turns_the_picture_upright(orientation, format):
     decoded = decode(data, "turned")
     assert decoded.shape == upright.shape == measure(data, "turned")[:2]
     assert np.abs(decoded.astype(int) - upright).max() <= 3
+
+
+def test_formats_that_run_a_program_or_decode_in_the_header_are_not_read():
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    icon = encoded(Image.fromarray(photo()), "ICO")
+    for data in (postscript, icon):
+        for read in (measure, decode):
+            with pytest.raises(DataError, match="not an image"):
+                read(data, "a")
 
 
 def test_sixteen_bits_become_eight():

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,9 +103,9 @@ def test_a_folder_becomes_a_table_with_a_row_a_face_and_one_where_there_is_none(
     assert done.returncode == 0, done.stderr
     found = table("new/faces.csv")
     assert [(row["image"], row["label"], row["faces"]) for row in found] == [
-        ("a.png", "happy", "1"),
-        ("b.png", "", "0"),
-        ("sub/c.png", "happy", "1"),
+        ("photos/a.png", "happy", "1"),
+        ("photos/b.png", "", "0"),
+        ("photos/sub/c.png", "happy", "1"),
     ]
     model = load()
     (face,) = model.predict(photos / "a.png")
@@ -157,13 +158,76 @@ def test_the_same_command_again_goes_on_where_it_was(
         asked.clear()
         again = predict(photos, "--out", out)
         assert again.returncode == 0, again.stderr
-        assert asked == ["sub/c.png"]
+        assert asked == ["photos/sub/c.png"]
         assert "goes on after the 2 pictures" in again.stderr
         assert "20 bytes of a torn last row are cut off" in again.stderr
         assert Path(out).read_bytes() == whole
         asked.clear()
         assert "0 images" in predict(photos, "--out", out).stdout
         assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.csv", "my notes, and nobody else has them"),
+        ("notes.jsonl", '{"mine": "and nobody else has them"}'),
+        ("notes.jsonl", "\x00\x01"),
+    ],
+)
+def test_a_file_that_is_somebody_elses_is_left_as_it_is(
+    photos: Path, name: str, content: str
+) -> None:
+    Path(name).write_text(content)  # in one line that does not end
+    done = predict(photos, "--out", name)
+    assert done.returncode == 1
+    assert "is no table of `mien predict`" in done.stderr
+    assert Path(name).read_text() == content
+
+
+@pytest.mark.parametrize("name", ["faces.csv", "faces.jsonl"])
+def test_a_table_that_was_torn_in_its_first_line_begins_again(photos: Path, name: str) -> None:
+    assert predict(photos, "--out", name).returncode == 0
+    whole = Path(name).read_bytes()
+    Path(name).write_bytes(whole[:7])
+    assert "7 bytes of a torn last row" in predict(photos, "--out", name).stderr
+    assert Path(name).read_bytes() == whole
+
+
+def test_a_blank_line_costs_no_row_and_a_strange_one_is_named(photos: Path) -> None:
+    assert predict(photos, "--out", "faces.csv").returncode == 0
+    lines = Path("faces.csv").read_text().splitlines(keepends=True)
+    (photos / "b.png").unlink()  # its row could not be made again
+    Path("faces.csv").write_text("".join([*lines[:2], "\n", *lines[2:]]))
+    assert "0 images" in predict(photos, "--out", "faces.csv").stdout
+    assert [row["image"] for row in table("faces.csv")][1] == "photos/b.png"
+    strange = "".join([*lines[:2], "a, b\n", *lines[2:]])
+    Path("faces.csv").write_text(strange)
+    done = predict(photos, "--out", "faces.csv")
+    assert (done.returncode, "line 3 is no row of it" in done.stderr) == (1, True)
+    assert Path("faces.csv").read_text() == strange
+
+
+def test_pictures_of_one_name_from_two_folders_are_told_apart_in_a_table(photos: Path) -> None:
+    assert predict(photos / "sub", "--out", "faces.csv").returncode == 0
+    shutil.move(photos / "sub", "other")
+    assert "1 images" in predict("other", "--out", "faces.csv").stdout
+    assert [row["image"] for row in table("faces.csv")] == ["photos/sub/c.png", "other/c.png"]
+    picture = Path("other/c.png").read_bytes()
+    for _ in range(2):  # what comes by a pipe may always be another picture
+        assert "1 images" in predict("-", "--out", "piped.csv", stdin=picture).stdout
+
+
+def test_copies_are_no_input_and_never_take_the_place_of_each_other(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(2):
+        assert "3 images" in predict(photos, "--out", photos / "copies").stdout
+    monkeypatch.chdir(photos / "sub")
+    shutil.copy("../a.png", "a.png")
+    done = predict("../a.png", "a.png", "--out", "copies")
+    assert done.returncode == 1
+    assert "would be the copy of both ../a.png and a.png" in done.stderr
 
 
 def test_a_terminal_is_shown_how_far_it_has_come_where_answers_do_not_say_so(
@@ -191,12 +255,13 @@ def test_a_bad_picture_ends_it_with_what_came_before_kept_or_is_left_out(photos:
     (photos / "b2.jpg").write_text("this is no picture")
     refused = predict(photos, "--out", "faces.csv")
     assert refused.returncode == 1
-    assert "error: b2.jpg: not an image" in refused.stderr
-    assert [row["image"] for row in table("faces.csv")] == ["a.png", "b.png"]
+    assert "error: photos/b2.jpg: not an image" in refused.stderr
+    first = ["photos/a.png", "photos/b.png"]
+    assert [row["image"] for row in table("faces.csv")] == first
     done = predict(photos, "--out", "faces.csv", "--skip-bad")
     assert done.returncode == 0
     assert "left out 1 unreadable files" in done.stderr
-    assert [row["image"] for row in table("faces.csv")] == ["a.png", "b.png", "sub/c.png"]
+    assert [row["image"] for row in table("faces.csv")] == [*first, "photos/sub/c.png"]
 
 
 def test_annotated_copies_go_into_a_folder_or_one_into_a_file(photos: Path) -> None:

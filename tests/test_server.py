@@ -17,7 +17,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -390,9 +390,82 @@ def asked(app: Any, parts: Sequence[bytes], pause: float = 0.0) -> tuple[int, in
     return status, read
 
 
+def post(length: bytes) -> dict[str, Any]:
+    return {
+        "type": "http", "method": "POST", "path": "/v1/predict", "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", length)],
+    }  # fmt: skip
+
+
+async def waiting_for_a_body(app: Any, length: bytes) -> None:
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None: ...
+
+    await app(post(length), receive, send)
+
+
+async def answer_to(app: Any, body: bytes) -> int:
+    status = 0
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    await app(post(str(len(body)).encode()), receive, send)
+    return status
+
+
 def test_a_body_is_counted_while_it_is_read(classifier: Classifier) -> None:
     app = create_app(classifier, Limits(body_mb=3.0))
     assert asked(app, [bytes(2**20)] * 100) == (413, 4)
+
+
+def test_a_length_that_is_only_promised_takes_nothing_from_others(
+    classifier: Classifier,
+) -> None:
+    limits = {"body_mb": 1.0, "memory_mb": 170.0}
+    promised = str(2**20).encode()
+    app = create_app(classifier, Limits(**limits))
+    small = json.dumps({"images": [base64.b64encode(grey(9)).decode()]}).encode()
+
+    async def through() -> list[int]:
+        async with app.router.lifespan_context(app):
+            idle = [asyncio.create_task(waiting_for_a_body(app, promised)) for _ in range(20)]
+            await asyncio.sleep(0.05)
+            status = await answer_to(app, small)
+            for task in idle:
+                task.cancel()
+            await asyncio.gather(*idle, return_exceptions=True)
+            return status
+
+    assert asyncio.run(through()) == 200
+
+
+def test_what_a_thread_works_on_is_given_back_when_it_ends() -> None:
+    given, go = [], threading.Event()
+
+    async def through() -> None:
+        with ExitStack() as held:
+            held.callback(given.append, "back")
+            async with asyncio.timeout(0.05):
+                await mien.server.app.finished(held, go.wait, 60)
+
+    async def around() -> None:
+        with pytest.raises(TimeoutError):
+            await through()
+        assert given == []
+        go.set()
+        while not given:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(around(), 30))
+    assert given == ["back"]
 
 
 def test_a_body_that_does_not_arrive_in_time_is_refused(classifier: Classifier) -> None:
@@ -402,6 +475,11 @@ def test_a_body_that_does_not_arrive_in_time_is_refused(classifier: Classifier) 
 
 def test_a_client_that_goes_away_is_no_failure_of_the_server(classifier: Classifier) -> None:
     assert asked(create_app(classifier), []) == (400, 1)
+
+
+def test_a_token_that_a_header_cannot_have_is_refused_at_once(classifier: Classifier) -> None:
+    with pytest.raises(MienError, match="ASCII"):
+        create_app(classifier, token="geheim-ü")
 
 
 def test_a_token_is_asked_for_where_there_is_one(classifier: Classifier) -> None:

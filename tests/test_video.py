@@ -461,13 +461,21 @@ class Interrupting(Brightness):
         raise self.error
 
 
-def test_ctrl_c_leaves_whole_rows_and_the_older_file(tmp_path: Path) -> None:
+def test_an_older_file_is_not_written_over(tmp_path: Path) -> None:
+    film = written(tmp_path / "f.avi", levels([9]), codec="MJPG")
+    for name in ("faces.csv", "copy.mp4"):
+        (tmp_path / name).write_text("of yesterday\n")
+        with pytest.raises(DataError, match="is there already"):
+            watch(film, Brightness(), out=tmp_path / name)
+        assert (tmp_path / name).read_text() == "of yesterday\n"
+
+
+def test_ctrl_c_leaves_whole_rows(tmp_path: Path) -> None:
     film = written(tmp_path / "f.avi", levels([9] * 100), codec="MJPG")
     out = tmp_path / "faces.csv"
-    out.write_text("of yesterday\n")
     with pytest.raises(KeyboardInterrupt, match=r"second 2\.56.*faces\.part\.csv"):
         watch(film, Interrupting(KeyboardInterrupt()), out=out)
-    assert out.read_text() == "of yesterday\n"
+    assert not out.exists()
     assert len(rows_of(tmp_path / "faces.part.csv")) == 64
 
 

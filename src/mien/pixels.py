@@ -18,6 +18,9 @@ from mien.errors import DataError
 MAX_PIXELS = 80_000_000
 """The largest picture that is decoded, about 9,000 x 9,000 (Pillow warns from 89 million on)."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""What is read, as Pillow calls it. Of the others some run a program or decode in the header."""
+
 ORIENTATION = 0x0112  # the EXIF tag
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 REMEDY = "replace or remove it, or read with skip_bad (--skip-bad)"
@@ -33,7 +36,8 @@ def measure(data: bytes, name: str) -> tuple[int, int, int]:
     """
     with _open(data, name) as image:
         width, height = image.size
-        if _orientation(image) >= 5:  # the four orientations that transpose
+        # Four orientations transpose; of a TIFF Pillow gives the upright size already.
+        if image.format != "TIFF" and _orientation(image) >= 5:
             width, height = height, width
         return height, width, 1 if _is_grey(image) else 3
 
@@ -58,8 +62,8 @@ def decode(source: Path | bytes, name: str, channels: int | None = None) -> np.n
     Raises
     ------
     DataError
-        For what is no image, is truncated, is a single pixel wide or high, or has more than
-        `MAX_PIXELS` pixels (refused from the header, before decoding).
+        For what is no image of `FORMATS`, is truncated, is a single pixel wide or high, or has
+        more than `MAX_PIXELS` pixels (refused from the header, before decoding).
     """
     data = source if isinstance(source, bytes) else _bytes(source, name)
     with _open(data, name) as image:
@@ -132,7 +136,7 @@ def _bytes(path: Path, name: str) -> bytes:
 
 def _open(data: bytes, name: str) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "it") from error

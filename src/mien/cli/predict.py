@@ -75,11 +75,13 @@ def predict(
 ) -> None:
     """Find the faces of pictures, a video or a camera, and say their expressions.
 
-    A table of rows that is there already is added to, so that what was interrupted goes on.
+    A table of rows of pictures that is there already is added to, so that what was interrupted
+    goes on; what is said of a video is written to a file of its own.
 
     Example: mien predict photo.jpg, or mien predict PHOTOS --out faces.csv
     """
     from mien.inference import load
+    from mien.inference.outputs import outside
     from mien.inference.pictures import VIDEOS, Picture, listed
 
     sources = pictures or []
@@ -95,7 +97,9 @@ def predict(
     if sources == ["-"]:
         found = [Picture("-", sys.stdin.buffer.read())]
     elif video is None:
-        found = listed(sources)
+        # In a table that is added to, pictures of one name from two folders are told apart.
+        table = out is not None and out.suffix.lower() in (".csv", ".jsonl")
+        found = outside(listed(sources, as_given=table), sources, out)
     if model.detector is not None and detector == "auto":
         name = model.detector.name
         better = "; `mien fetch detector` brings a better one" if name == "cascade" else ""
@@ -169,7 +173,7 @@ def _answer(
             print(f"{out}: {kept.cut:,} bytes of a torn last row are cut off", file=sys.stderr)
         try:
             for answer in answers(
-                (picture for picture in found if picture.name not in kept.done),
+                (p for p in found if p.name == "-" or p.name not in kept.done),
                 model,
                 largest=largest,
                 min_probability=min_probability,

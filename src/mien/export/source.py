@@ -142,9 +142,24 @@ def source_of(
                 f"{part.name}: has images of {part.size} pixels and {part.channels} channel(s), "
                 f"and {first.name} takes {size} and {channels}"
             )
+    if faces is not None:
+        _check_own(first, faces)
     calibration, note = _calibration(runs, faces, views, accuracy, coverage)
     real = held_out is not None
     return Source(runs, size, channels, train, checked, real, views, calibration, note)
+
+
+def _check_own(run: Run, faces: FaceSet) -> None:
+    """Refuse a data set that is not the run's, by classes and names of its validation images."""
+    same = faces.classes == run.classes
+    if same and "validation" in run.info["data"]:
+        split = run.info["data"]["validation"]["split"][0]
+        same = np.array_equal(faces[split].names, run.predictions(split).names)
+    if not same:
+        raise DataError(
+            f"{faces.name}: is not the data set that {run.name} was trained and validated on; give "
+            "its own"
+        )
 
 
 def _seen(run: Run) -> dict[str, str]:
@@ -182,14 +197,9 @@ def _calibration(
     if seen is None and part is not None and train is not None:
         seen = part.stands_in(train)
     rows = kept.labels >= 0 if seen is None else (kept.labels >= 0) & ~seen
-    if part is not None and not np.array_equal(part.names, kept.names):
-        part = None  # the images of another set
     probabilities = kept.probabilities
     if views > 1 or len(runs) > 1:
-        if part is None:
-            raise DataError(
-                f"{split} has other images than {run.name} saw there; give its own data"
-            )
+        assert part is not None  # `source_of` asks for it
         probabilities = predict_probabilities(runs, part, views=views)
     if part is not None:
         groups = part.groups

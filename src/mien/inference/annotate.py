@@ -17,6 +17,9 @@ from mien.runs.atomic import replacing
 
 FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
 
+LARGEST = {"WEBP": 16_383, "JPEG": 65_500}
+"""Pixels of the longer side that a copy may have."""
+
 SMALLEST = 480
 """Pixels of the longer side that smaller pictures are enlarged to, or nothing could be read."""
 
@@ -85,7 +88,7 @@ def write_annotated(picture: np.ndarray, faces: Sequence[Face], out: Path) -> No
     Raises
     ------
     DataError
-        if the file's ending is none of `FORMATS`.
+        if the file's ending is none of `FORMATS`, or the copy is too large for it.
     RunError
         if it cannot be written.
     """
@@ -93,6 +96,11 @@ def write_annotated(picture: np.ndarray, faces: Sequence[Face], out: Path) -> No
     if kind is None:
         raise DataError(f"{out}: annotated copies are written as {', '.join(FORMATS)}")
     image = Image.fromarray(annotate(picture, faces))
+    if max(image.size) > LARGEST.get(kind, max(image.size)):
+        raise DataError(
+            f"{out}: {image.width}x{image.height} pixels are more than a {kind} can have; write a "
+            ".png"
+        )
     with replacing(out) as file:
         image.save(file, kind, **({"quality": 92} if kind in ("JPEG", "WEBP") else {}))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from mien.errors import DataError
 from mien.inference.annotate import FORMATS, write_annotated
 from mien.inference.answers import Answer
 from mien.inference.classifier import Classifier
+from mien.inference.pictures import Picture
 from mien.inference.rows import KINDS, Rows
 
 
@@ -46,7 +47,7 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
     ------
     DataError
         for another ending, a second picture where one is asked for, a copy in the place of its
-        picture, or rows made by something else.
+        picture or of another's copy, or rows made by something else.
     RunError
         if it cannot be read or written.
     """
@@ -70,12 +71,38 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
 
         yield Output(one)
     elif not kind or out.is_dir():
-        yield Output(lambda answer: _copy(answer, out / _place(answer.picture.name)))
+        places: dict[Path, str] = {}
+
+        def copy(answer: Answer) -> None:
+            place, name = out / _place(answer.picture.name), answer.picture.name
+            if place in places:
+                raise DataError(
+                    f"{place}: would be the copy of both {places[place]} and {name}; give them to "
+                    "two calls, with a folder each"
+                )
+            places[place] = name
+            _copy(answer, place)
+
+        yield Output(copy)
     else:
         raise DataError(
             f"{out}: answers are written as {', '.join(KINDS)} (rows), {', '.join(FORMATS)} (an "
             "annotated copy), or into a folder (copies); give such a name"
         )
+
+
+def outside(
+    pictures: Iterable[Picture], sources: Sequence[str], out: Path | None
+) -> Iterator[Picture]:
+    """The pictures without the copies in `out`, where it lies below a folder asked for."""
+    there = None if out is None else out.resolve()
+    if there is None or not any(Path(source).resolve() in there.parents for source in sources):
+        yield from pictures
+        return
+    for picture in pictures:
+        source = picture.source
+        if not (isinstance(source, Path) and there in source.resolve().parents):
+            yield picture
 
 
 def made_by(classifier: Classifier, *, largest: bool, min_probability: float | None) -> str:

@@ -34,11 +34,12 @@ class Picture(NamedTuple):
     source: Path | bytes
 
 
-def listed(sources: Sequence[str | Path]) -> Iterator[Picture]:
+def listed(sources: Sequence[str | Path], *, as_given: bool = False) -> Iterator[Picture]:
     """The pictures of files, folders (with folders below) and globs, those of a folder by name.
 
     A picture goes by its path below the folder, or by its file name, where one source is given,
-    and by its path as given where there are several. Folders are read as they are needed.
+    and by its path as given where there are several, or where that is asked for. Folders are read
+    as they are needed.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def listed(sources: Sequence[str | Path]) -> Iterator[Picture]:
         found += map(Path, matches)
 
     def pictures() -> Iterator[Picture]:
-        if len(found) == 1:
+        if len(found) == 1 and not as_given:
             root = found[0] if found[0].is_dir() else found[0].parent
             for file in _files(found[0]):
                 yield Picture(_shown(file.relative_to(root)), file)

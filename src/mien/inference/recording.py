@@ -41,18 +41,20 @@ def part_of(path: Path) -> Path:
 
 
 def check(out: Path) -> None:
-    """Refuse a file of a kind that cannot be written.
+    """Refuse a file of a kind that cannot be written, or that is there already.
 
     Raises
     ------
     DataError
-        if its name ends neither in .csv, .jsonl nor .mp4.
+        if its name ends neither in .csv, .jsonl nor .mp4, or it is there.
     """
     if out.suffix.lower() not in (*TABLES, FILM):
         raise DataError(
             f"{out}: what is said of a video is written as {', '.join(TABLES)} (rows) or {FILM} "
             "(a copy with the faces drawn); give such a name"
         )
+    if out.exists():
+        raise DataError(f"{out}: is there already; give another file, or remove it")
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class Rows:
             if out.exists():
                 with out.open("rb") as file:
                     self._read(file)
+                    if not self._end:
+                        self._check_torn(file)
                 self.cut = out.stat().st_size - self._end
                 if self.cut:
                     os.truncate(out, self._end)
@@ -128,7 +130,11 @@ class Rows:
             raise ValueError("its columns are others")
         self._end, rows = end, 0
         for cells in table:
+            if not cells:
+                continue
             if len(cells) != len(header):  # a name with a line break in it, torn there
+                if next(table, None) is not None:
+                    raise ValueError(f"line {table.line_num - 1} is no row of it")
                 return
             row = dict(zip(header, cells, strict=True))
             self._made_by(row["model"])
@@ -136,6 +142,14 @@ class Rows:
             if rows >= int(row["faces"]):
                 self.done.add(row["image"])
                 self._end, rows = end, 0
+
+    def _check_torn(self, file: BinaryIO) -> None:
+        """See that what is there without a complete line may be the beginning of such a file."""
+        file.seek(0)
+        begins = csv_text([self.header]).encode() if self._csv else b'{"image": '
+        there = file.read(len(begins))
+        if not begins.startswith(there):
+            raise ValueError("it begins otherwise")
 
     def _made_by(self, model: str) -> None:
         if model != self.model:

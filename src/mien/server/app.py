@@ -11,7 +11,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import Depends, FastAPI, Query, Request
@@ -26,7 +26,7 @@ from mien.errors import MienError
 from mien.inference import Classifier
 from mien.server.answers import BODY, Models, Prediction, Problem
 from mien.server.batching import Batcher
-from mien.server.body import check_head, parse, pixels_of, receive
+from mien.server.body import Sent, check_head, parse, pixels_of, receive
 from mien.server.faces import Picture, Seen, looker
 from mien.server.limits import FORM_SIZE, JSON_SIZE, Budget, Limits, Refused
 from mien.server.metrics import Metrics
@@ -52,6 +52,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 bearer = HTTPBearer(auto_error=False, description="needed where the server has a token")
 
+T = TypeVar("T")
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -68,7 +70,14 @@ def create_app(
     classifier : what `mien.load()` gives
     limits : of requests; the defaults of `Limits` otherwise
     token : if given, `/v1` and `/metrics` answer only ``Authorization: Bearer TOKEN``
+
+    Raises
+    ------
+    MienError
+        if the token is not ASCII.
     """
+    if token and not token.isascii():
+        raise MienError("a token travels in a header, and has letters of ASCII alone; give another")
     limits = limits or Limits()
     metrics = Metrics()
     room = Budget(limits.queue, "the queue is full")
@@ -112,11 +121,12 @@ def create_app(
         if token and not hmac.compare_digest(offered, token.encode()):
             raise Refused(401, "this server has a token; send 'Authorization: Bearer TOKEN'")
 
-    async def seen(sent: list[Any], attention: bool, whole: bool) -> list[Seen]:
-        decoded = await run_in_threadpool(pixels_of, sent)
+    async def seen(
+        sent: list[Sent], decoded: list[np.ndarray], attention: bool, whole: bool
+    ) -> list[Seen]:
         jobs = []
         for one, pixels in zip(sent, decoded, strict=True):
-            all_of_it = [(0, 0, *one.size)] if whole else None
+            all_of_it = [(0, 0, pixels.shape[1], pixels.shape[0])] if whole else None
             boxes = all_of_it if one.boxes is None else one.boxes
             jobs.append(Picture(pixels, boxes, attention))
         return await asyncio.gather(*map(asyncio.wrap_future, batcher.submit(jobs)))
@@ -146,15 +156,16 @@ def create_app(
         try:
             async with asyncio.timeout(limits.seconds):
                 with ExitStack() as held:
-                    length = int(request.headers.get("content-length", limits.body))
-                    held.enter_context(memory.take(size * length))
-                    body = await receive(request, limits)
+                    hold = held.enter_context(memory.growing())
+                    body = await receive(request, limits, lambda came: hold(FORM_SIZE * came))
                     reading = False
+                    hold((size - FORM_SIZE) * len(body))
                     kind = request.headers["content-type"]
-                    sent = await run_in_threadpool(parse, body, kind, limits)
+                    sent = await finished(held, parse, body, kind, limits)
                     held.enter_context(room.take(len(sent)))
-                    held.enter_context(memory.take(3 * sum(one.pixels for one in sent)))
-                    faces = await seen(sent, attention, detector == "none")
+                    hold(3 * sum(one.pixels for one in sent))
+                    decoded = await finished(held, pixels_of, sent)
+                    faces = await seen(sent, decoded, attention, detector == "none")
         except TimeoutError:
             if reading:
                 raise Refused(
@@ -164,8 +175,8 @@ def create_app(
                 503, f"no answer within {limits.seconds:g} s; try again, or send fewer pictures"
             ) from None
         images = [
-            {"name": one.name, "width": one.size[0], "height": one.size[1], "faces": found}
-            for one, found in zip(sent, faces, strict=True)
+            {"name": one.name, "width": shown.shape[1], "height": shown.shape[0], "faces": found}
+            for one, shown, found in zip(sent, decoded, faces, strict=True)
         ]
         return JSONResponse({"model": about["name"], "images": images})
 
@@ -205,6 +216,27 @@ def create_app(
 
     app.mount("/page", StaticFiles(directory=PAGE))
     return app
+
+
+async def finished(held: ExitStack, work: Callable[..., T], *args: Any) -> T:
+    """What `work` gives, done in a thread.
+
+    A thread cannot be stopped: where nobody waits for it any longer, what its request holds is
+    given back when it ends, and not before.
+    """
+    task = asyncio.ensure_future(run_in_threadpool(work, *args))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        kept = held.pop_all()
+
+        def end(task: asyncio.Future[T]) -> None:
+            kept.close()
+            if not task.cancelled():
+                task.exception()  # which nobody is told any more
+
+        task.add_done_callback(end)
+        raise
 
 
 def described(classifier: Classifier) -> dict[str, Any]:

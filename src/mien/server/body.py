@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +62,16 @@ def check_head(request: Request, limits: Limits) -> str:
     return kind.decode()
 
 
-async def receive(request: Request, limits: Limits) -> bytes:
-    """The body, counted while it is read, so that what is too large is never held."""
+async def receive(request: Request, limits: Limits, hold: Callable[[int], object]) -> bytes:
+    """The body, counted while it is read, so that what is too large is never held.
+
+    `hold` is told of every part how many bytes it has, and may refuse it: a length that is only
+    promised takes nothing from others.
+    """
     body = bytearray()
     try:
         async for part in request.stream():
+            hold(len(part))
             body += part
             if len(body) > limits.body:
                 raise _too_large(limits)
