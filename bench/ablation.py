@@ -26,11 +26,9 @@ from typing import Any
 import numpy as np
 import sheet
 import trials
-from scipy.stats import ttest_rel
 from trials import Parts, Trial
 
 from mien.cli.app import settings_given
-from mien.evaluation.ranks import holm
 from mien.report.table import ACCURACY, Column, Table, count, decimals, percent, signed
 from mien.runs.recipe import Recipe
 from mien.runs.run import run_name
@@ -127,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     asked = {"width": args.width, "image_size": args.image_size, "lr": args.lr}
     base = base.but(**{name: value for name, value in asked.items() if value is not None})
     base = base.but(**settings_given(args.set))
-    fitting = [name for name, change in CHANGES.items() if fits(change, base)]
+    fitting = [name for name, change in CHANGES.items() if fits(change, base, args.images)]
     wanted = args.changes or [*fitting, *PREPARED]
     prepared = any(name in PREPARED for name in wanted)
     votes = any("soft_labels" in CHANGES.get(name, ()) for name in wanted)
@@ -139,10 +137,11 @@ def main(argv: Sequence[str] | None = None) -> str:
             base.but(**prepare(base, parts, args)) if prepare else with_change(base, name)
         )
     first, *others = found = trials.train_all(list(changed.values()), parts, args)
-    compared = [trials.difference(first.accuracies, trial.accuracies) for trial in others]
+    ours, theirs = first.unseen_accuracies, [trial.unseen_accuracies for trial in others]
+    compared = [trials.difference(ours, other) for other in theirs]
     p: list[float | None] = [None] * len(others)
     if args.seeds > 1:
-        p = list(holm([ttest_rel(t.accuracies, first.accuracies).pvalue for t in others]))
+        p = list(trials.p_values(ours, theirs))
     table = Table(
         "ablation",
         "One change at a time.",
@@ -171,8 +170,8 @@ def main(argv: Sequence[str] | None = None) -> str:
             )
         ],
         [
-            "Differences, intervals and p by a paired t-test over the seeds: a seed gives both "
-            "sides the same batches in the same order.",
+            "Differences, intervals and p are without copies, by a paired t-test over the seeds: "
+            "a seed gives both sides the same batches in the same order.",
             "Seconds are those of the training, and mean little where other work ran beside it.",
             *(["Pretrained or taught: by one training for all seeds."] * prepared),
         ],
@@ -192,10 +191,11 @@ def with_change(base: Recipe, name: str) -> Recipe:
     return base.but(**change)
 
 
-def fits(change: dict[str, Any], base: Recipe) -> bool:
+def fits(change: dict[str, Any], base: Recipe, images: int | None) -> bool:
     """Whether a change is one that this model can have, on the data as they are."""
     return (
         "soft_labels" not in change
+        and ("teacher" not in change or images is None)  # it may know images that are left out
         and ("place" not in change or base.model == "vgg19")
         and ("drop_path" not in change or base.model == "resnet50")
         and ("dropout" not in change or base.model != "resnet50")
@@ -205,16 +205,19 @@ def fits(change: dict[str, Any], base: Recipe) -> bool:
 def table_of_views(found: dict[str, Trial], parts: Parts, args: argparse.Namespace) -> Table:
     """What each network gains from seeing the mirror image as well."""
     rows = []
+    labels = parts.validation.labels[parts.unseen]
     for name, trial in found.items():
         answered = [
             predict_probabilities(run, parts.validation, args.device, views=2) for run in trial.runs
         ]
-        right = [(p.argmax(1) == parts.validation.labels).mean() for p in answered]
-        points, bounds, _ = trials.difference(trial.accuracies, np.array(right))
-        rows.append([name, trial.mean, float(np.mean(right)), points, bounds])
+        one = trial.unseen_accuracies
+        two = np.array([(p.argmax(1)[parts.unseen] == labels).mean() for p in answered])
+        points, bounds, _ = trials.difference(one, two)
+        rows.append([name, float(one.mean()), float(two.mean()), points, bounds])
     return Table(
         "views",
-        "Test-time views: the probabilities of an image and of its mirror image averaged.",
+        "Test-time views: the probabilities of an image and of its mirror image averaged; without "
+        "copies of the images trained on.",
         [
             Column("network"),
             Column("one view (%)", percent),

@@ -157,11 +157,11 @@ def pairs_table(found: Sequence[trials.Trial], labels: Sequence[list[str]], cont
     rows = []
     for (one, first), (other, second) in combinations(zip(labels, found, strict=True), 2):
         if one[0] == other[0]:
-            compared = trials.difference(first.accuracies, second.accuracies)
+            compared = trials.difference(first.unseen_accuracies, second.unseen_accuracies)
             rows.append([one[0], f"{other[1]} − {one[1]}", *compared])
     return Table(
         "gates-differences",
-        "Differences in final accuracy, paired by seed.",
+        "Differences in final accuracy, without copies of the images trained on, paired by seed.",
         [
             Column("network"),
             Column("difference"),

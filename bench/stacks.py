@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         for lr in args.lr:
             trial = next(found)
             first = firsts.setdefault(lr, trial)
-            beside = trials.difference(first.accuracies, trial.accuracies)[:2]
+            beside = trials.difference(first.unseen_accuracies, trial.unseen_accuracies)[:2]
             rows.append(
                 [
                     name, recipe.width, convolutions(model), size.multiply_adds / 1e6,
@@ -241,7 +241,8 @@ def main(argv: Sequence[str] | None = None) -> str:
         [
             "Convolutions: without those in shortcuts. Start at 0: the weight of a block's last "
             "normalisation, as in ResNet50.",
-            "Beside plain: at the same learning rate, by a paired t interval over the seeds.",
+            "Beside plain: at the same learning rate, without copies of the images trained on, by "
+            "a paired t interval over the seeds.",
             "Seconds mean little where other work ran beside it.",
         ],
         f"{base.image_size} pixels, stride 16, batch {base.batch_size}; "

@@ -14,6 +14,7 @@ import numpy as np
 from mien.data import FaceSet, read, roles
 from mien.data.splits import sample
 from mien.errors import RunInUseError
+from mien.evaluation.ranks import holm
 from mien.metrics import wilson_interval
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
@@ -136,6 +137,15 @@ def _trial(recipe: Recipe, runs: Sequence[Run], parts: Parts) -> Trial:
     found = [run.predictions(str(parts.validation.split[0])) for run in runs]
     right = np.stack([p.probabilities.argmax(1) == p.labels for p in found])
     return Trial(recipe, runs, right.mean(1), right[:, parts.unseen].mean(1), right.shape[1])
+
+
+def p_values(first: np.ndarray, others: Sequence[np.ndarray]) -> list[float]:
+    """Of a paired t-test over the seeds of each of `others` with `first`, corrected by Holm."""
+    from scipy.stats import ttest_rel
+
+    return list(holm([
+        float(ttest_rel(other, first).pvalue) if np.any(other != first) else 1.0 for other in others
+    ]))  # fmt: skip
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> list:

@@ -117,6 +117,14 @@ def of_film(film: Path, classifier: Classifier, frames: int) -> list[Callable[[]
     ]
 
 
+def files_in_turns(files: Sequence[Path | bytes], classifier: Classifier) -> int:
+    """Pictures decoded and predicted one after the other, in batches of the same size."""
+    for first in range(0, len(files), BATCH):
+        batch = files[first : first + BATCH]
+        classifier.predict([decode(file, str(file)) for file in batch])
+    return len(files)
+
+
 def of_folder(folder: Path, classifier: Classifier, pictures: int) -> list[Callable[[], int]]:
     """`WORKS` on a folder."""
     files = [picture.source for picture in listed([folder])]
@@ -124,7 +132,7 @@ def of_folder(folder: Path, classifier: Classifier, pictures: int) -> list[Calla
     return [
         lambda: sum(1 for _ in decoded(listed([folder]))),
         lambda: predict(held, pictures, classifier),
-        lambda: sum(1 for file in files if classifier.predict(file) is not None),
+        lambda: files_in_turns(files, classifier),
         lambda: sum(1 for _ in answers(listed([folder]), classifier)),
     ]
 

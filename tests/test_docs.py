@@ -234,7 +234,7 @@ def test_the_quick_start_runs(folder: Path) -> None:
     assert "photo.jpg: " in printed
     assert '"label": ' in printed
     rows = (folder / "faces.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows][:2] == ["image", "0.jpg"]
+    assert [row.split(",")[0] for row in rows][:2] == ["image", "PHOTOS/0.jpg"]
     assert (folder / "crops.csv").read_text().count(".png") == 140
     assert (folder / "copy.jpg").exists()
     assert (folder / "copies/0.jpg").exists()

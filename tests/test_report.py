@@ -297,12 +297,14 @@ def test_cbam_is_compared_class_by_class_with_its_own_network(study):
 
 def test_the_summary_names_the_best_model_with_split_role_and_interval(study):
     _, results, page = study
-    best = max(results["models"], key=lambda m: m["metrics"]["PublicTest"]["all"]["accuracy"])
-    metrics = best["metrics"]["PublicTest"]["all"]
+    found = {m["title"]: m["metrics"]["PublicTest"] for m in results["models"]}
+    best = max(found, key=lambda title: found[title]["without_copies"]["accuracy"])
+    metrics, chosen = found[best]["all"], found[best]["without_copies"]
     low, high = metrics["accuracy_interval"]
     page = page.replace("\u00a0", " ")
     assert (
-        f"{best['title']} has the highest accuracy on PublicTest, validation: "
+        f"{best} has the highest accuracy on PublicTest, validation, without the 30 images that "
+        f"stand in training too: {100 * chosen['accuracy']:.1f} %. With them it is "
         f"{100 * metrics['accuracy']:.1f} % (95 % interval {100 * low:.1f} to {100 * high:.1f} %, "
         "400 images)" in page
     )
@@ -421,12 +423,13 @@ def test_an_opened_test_split_is_headed_test_and_comes_first_in_the_comparisons(
     results["data"]["unlabelled"] = {}
     for model in results["models"]:
         model["metrics"]["PrivateTest"] = copy.deepcopy(model["metrics"]["PublicTest"])
-    results["models"][1]["metrics"]["PublicTest"]["all"]["accuracy"] = 0.99
+    results["models"][1]["metrics"]["PublicTest"]["without_copies"]["accuracy"] = 0.99
     page = page_of(results)
     chosen = results["models"][1]["metrics"]  # poor on test, but chosen it was on validation
     assert "On PrivateTest, test" in page
     assert (
-        "VGG19-CBAM (w1/4) has the highest accuracy on PublicTest, validation: 99.0\u00a0%. On "
+        "VGG19-CBAM (w1/4) has the highest accuracy on PublicTest, validation, without the 30 "
+        "images that stand in training too: 99.0\u00a0%. On "
         f"PrivateTest, test: {100 * chosen['PrivateTest']['all']['accuracy']:.1f}\u00a0%" in page
     )
     assert "final test split" not in page

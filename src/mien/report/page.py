@@ -128,26 +128,39 @@ def summary(results: Results) -> list[tuple[str, str]]:
 
 
 def _best(results: Results, split: str) -> str:
-    """The best model: chosen on validation also where its figure is one on the test split."""
+    """The best model: chosen on validation also where its figure is one on the test split.
+
+    Images that stand in training too are left out of what is chosen.
+    """
     shown = [(m, x) for m in finished(results) if (x := metrics_of(m, split)) is not None]
     validation = results["data"]["roles"]["validation"]
     first = {m["key"]: metrics_of(m, validation) or x for m, x in shown}
-    best, metrics = max(shown, key=lambda pair: first[pair[0]["key"]].accuracy)
+    fresh = {m["key"]: metrics_of(m, validation, "without_copies") or x for m, x in shown}
+    best, metrics = max(shown, key=lambda pair: fresh[pair[0]["key"]].accuracy)
     low, high = metrics.accuracy_interval
-    within = [m["title"] for m, x in shown if m is not best and x.accuracy_interval[1] >= low]
+    within = [
+        m["title"]
+        for m, x in shown
+        if m is not best and x.accuracy_interval[0] <= high and x.accuracy_interval[1] >= low
+    ]
     figure = (
         f"{percent(metrics.accuracy)} % (95 % interval {interval((low, high))} %, "
         f"{metrics.n:,} images)."
     )
-    text = f"{best['title']} has the highest accuracy on {named(results, validation)}: "
-    if split == validation:
-        text += figure
+    chosen = fresh[best["key"]]
+    left = first[best["key"]].n - chosen.n
+    text = f"{best['title']} has the highest accuracy on {named(results, validation)}"
+    text += f", without the {left:,} images that stand in training too: " if left else ": "
+    if split != validation:
+        text += f"{percent(chosen.accuracy)} %. On {named(results, split)}: {figure}"
+    elif left:
+        text += f"{percent(chosen.accuracy)} %. With them it is {figure}"
     else:
-        text += f"{percent(first[best['key']].accuracy)} %. On {named(results, split)}: {figure}"
+        text += figure
     if within:
         text += f" Its interval overlaps with {_those_of(within)}."
     copies = metrics_of(best, split, "without_copies")
-    if copies is not None and copies.n < metrics.n:
+    if split != validation and copies is not None and copies.n < metrics.n:
         text += (
             f" Without the {metrics.n - copies.n:,} images that stand in training too it is "
             f"{percent(copies.accuracy)} %."

@@ -78,10 +78,11 @@ def learning(results: Results) -> Table:
             + [log[-1]["validation_accuracy"] if log else None, spread]
         )
     split = results["data"]["roles"]["validation"]
-    n = sum(results["data"]["counts"].get(split, []))
+    watched = [found.n for m in models if (found := metrics_of(m, split, "without_copies"))]
     return Table(
         "learning",
-        f"How fast and how steadily each model learns, on {named(results, split)}",
+        f"How fast and how steadily each model learns, on {named(results, split)}, without the "
+        "images that stand in training too",
         [
             Column("model"),
             Column("epochs", count),
@@ -94,7 +95,7 @@ def learning(results: Results) -> Table:
             "Accuracies that no model reached are left out. Spread: standard deviation of "
             "validation accuracy over the last epochs.",
         ],
-        context=context(results, split, n),
+        context=context(results, split, watched[0] if watched else None),
     )
 
 
