@@ -143,7 +143,9 @@ def _open(data: bytes, name: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # as many kinds of errors as there are formats
-        raise DataError(f"{name}: not an image, or its header is damaged; {REMEDY}") from error
+        raise DataError(
+            f"{name}: not an image ({', '.join(FORMATS)}), or its header is damaged; {REMEDY}"
+        ) from error
     if min(width, height) < 2:
         image.close()
         raise DataError(f"{name}: {width}x{height} pixels show no face; {REMEDY}")
