@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     compared = [trials.difference(ours, other) for other in theirs]
     p: list[float | None] = [None] * len(others)
     if args.seeds > 1:
-        p = list(trials.p_values(ours, theirs))
+        p = [*trials.p_values(ours, theirs)]
     table = Table(
         "ablation",
         "One change at a time.",

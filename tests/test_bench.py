@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -402,6 +403,26 @@ def test_an_ablation_shares_one_teacher_and_one_pretraining_between_the_seeds(
     told = [run for run in runs if run.recipe.teacher == (str(teacher.path),)]
     assert [sorted(run.recipe.seed for run in side) for side in (begun, told)] == [[0, 1], [0, 1]]
     assert len(runs) == 1 + 3 * 2
+
+
+def test_changes_are_paired_without_copies_and_one_that_changes_nothing_is_no_error(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = [np.array([0.5, 0.6, 0.55]), np.array([0.5, 0.6, 0.55]), np.array([0.6, 0.71, 0.64])]
+    runs = [SimpleNamespace(info={"train_seconds": 1.0})]
+    found = [bench.trials.Trial(bench.ablation.BASE, runs, np.full(3, 0.9), f, 70) for f in fresh]
+    monkeypatch.setattr(bench.trials, "train_all", lambda *given: found)
+    monkeypatch.setattr(bench.ablation, "table_of_views", lambda *given: None)
+    tables: list[Any] = []
+    monkeypatch.setattr(bench.sheet, "publish", lambda *given: tables.append(given[2][0]) or "")
+    bench.ablation.main(
+        ["--data", "drawn:70", "--seeds", "3", "--changes", "mixup", "cutmix", "--out",
+         str(tmp_path / "sheet.md")]
+    )  # fmt: skip
+    (_, nothing, better) = tables[0].rows
+    assert nothing[4:7] == [0.0, (0.0, 0.0), 1.0]
+    assert better[4] == pytest.approx(10.0)
+    assert better[6] < 0.05
 
 
 def test_a_model_is_not_asked_for_changes_it_cannot_have(bench: ModuleType) -> None:
