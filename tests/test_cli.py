@@ -272,3 +272,47 @@ def test_what_the_base_install_lacks_is_named_with_what_brings_it(command: str) 
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: this needs torch, which is not installed")
     assert "pip install 'mien[train]'" in line
+
+
+def test_a_search_takes_set_before_the_base_of_its_file_and_that_before_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("space.toml").write_text(
+        "[base]\nwidth = 0.1\nepochs = 1\nschedule = 'cosine'\n[parameters]\nwarmup = [0.0, 0.5]\n"
+    )
+    sets = [word for setting in NET if setting != "epochs=1" for word in ("--set", setting)]
+    words = ("--data", "drawn:105", "--space", "space.toml", *sets, "--fidelity", "full")
+    done = mien("tune", *words, "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    best = Recipe.from_toml("studies/tune/best.toml")
+    assert (best.width, best.epochs, best.schedule) == (0.125, 1, "cosine")
+
+
+@pytest.mark.parametrize("command", ["crossval", "tune"])
+def test_votes_beside_the_images_are_read_where_a_recipe_asks_for_them(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    header = "image,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF\n"
+    rows = [f"{name},5,1,1,1,1,1,1,1,1,1" for name in drawn_to(Path("faces"))]
+    Path("faces/ferplus.csv").write_text(header + "\n".join(rows) + "\n")
+    sets = [word for setting in (*NET, "soft_labels=true") for word in ("--set", setting)]
+    Path("space.toml").write_text("[parameters]\nlr = [1e-3, 3e-3]\n")
+    own = ("--space", "space.toml") if command == "tune" else ("--folds", 2)
+    done = mien(command, "--data", "faces", *sets, *own, "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    assert "failed" not in done.stdout
+
+
+def drawn_to(root: Path) -> list[str]:
+    """Drawn faces as pictures in folders, and what the pictures are called."""
+    faces = draw_faces(70, size=24)
+    names = [f"{number}.png" for number in range(70)]
+    for name, split, label, image in zip(
+        names, faces.split, faces.labels, faces.images, strict=True
+    ):
+        path = root / split / faces.classes[label] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), image)
+    return names

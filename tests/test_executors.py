@@ -100,12 +100,12 @@ def test_no_tasks_are_no_work() -> None:
 
 
 SLOW = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from mien.executors import Local
 
 def wait(folder, number):
-    (folder / f"begun {number}").touch()
+    (folder / f"begun {number}").write_text(str(os.getpid()))
     try:
         time.sleep(60)
     except KeyboardInterrupt:
@@ -136,3 +136,24 @@ def test_ctrl_c_lets_the_running_tasks_tidy_up_and_begins_no_other(tmp_path: Pat
     assert {path.name for path in tmp_path.glob("* ?")} == {
         "begun 0", "begun 1", "tidied 0", "tidied 1",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_first_process_is_killed_no_task_goes_on_unseen(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    process = subprocess.Popen([sys.executable, script, tmp_path])
+    until = time.monotonic() + 60
+    while len(begun := [p for p in tmp_path.glob("begun *") if p.read_text()]) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(how)
+    process.wait(30)
+    left = {int(path.read_text()) for path in begun}
+    until = time.monotonic() + 20
+    while left := {pid for pid in left if Path(f"/proc/{pid}").exists()}:
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+    assert not list(tmp_path.glob("tidied *"))

@@ -400,6 +400,28 @@ def test_a_damaged_member_of_a_zip_is_named(tmp_path):
     assert len(read(path, skip_bad=True)) == 5
 
 
+def test_a_zip_with_backslashes_between_its_folders_is_refused(tmp_path):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("train\\happy\\a.png", b"1")
+    with pytest.raises(DataError, match=r"set\.zip: has \\ between its folders"):
+        read(path)
+
+
+def test_a_link_that_leads_to_itself_is_named(tmp_path):
+    root = classes(tmp_path / "set")
+    (root / "loop").symlink_to(root / "loop")
+    with pytest.raises(DataError, match=r"loop: cannot be read .*remove it"):
+        read(root)
+
+
+def test_a_home_that_nobody_has_and_a_seed_below_nothing_are_refused():
+    with pytest.raises(DataError, match="~nobody-of-this-name/faces: is in no user's home"):
+        read("~nobody-of-this-name/faces")
+    with pytest.raises(DataError, match=r"drawn:30:-1: .*the seed 0 or more"):
+        read("drawn:30:-1")
+
+
 def test_a_zip_with_a_name_twice_is_refused(tmp_path):
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -419,6 +441,7 @@ def test_a_zip_with_a_name_twice_is_refused(tmp_path):
         ({"pixels": " ".join([*["0"] * 2303, "-1"])}, "value -1 is outside"),
         ({"pixels": " ".join([*["0"] * 2303, "x7"])}, "value 'x7' is not a whole number"),
         ({"pixels": " ".join(["1.5", *["0"] * 2303])}, "value '1.5' is not a whole number"),
+        ({"pixels": " ".join(["٣"] * 2304)}, "is not a whole number"),
         ({"emotion": "7"}, "emotion '7' is unknown"),
         ({"emotion": "happy"}, "emotion 'happy' is unknown"),
         ({"Usage": ""}, "Usage is empty"),

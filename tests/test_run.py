@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mien.data import CLASSES, FaceSet
 from mien.errors import RecipeError, RunError
+from mien.runs import environment
+from mien.runs.environment import cores, trainings_at_once
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, find_finished, run_name
@@ -249,3 +253,23 @@ def test_a_file_of_initial_weights_counts_by_its_content_not_its_path(tmp_path: 
     assert names[0] == names[1] != names[2]
     with pytest.raises(RecipeError, match="nowhere cannot be read"):
         run_name(Recipe(weights=str(tmp_path / "nowhere")), faces(), None)
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: object, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("mien.runs.lock.fcntl.flock", refuse)
+    with (
+        pytest.raises(RunError, match="run: its file system has no locks"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+
+
+def test_one_training_at_a_time_has_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert trainings_at_once("cpu") == cores()
+    monkeypatch.setattr(environment, "choose_device", torch.device)
+    assert trainings_at_once("cuda") == 1

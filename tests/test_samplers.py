@@ -134,3 +134,12 @@ def test_a_space_that_gives_nothing_new_says_so_instead_of_asking_for_ever() -> 
     known = [trial(i, {"batch_size": 8 + i}, 0.5) for i in range(2)]
     with pytest.raises(RunError, match="tried already"):
         propose("random", space, known, 2, 0, 0)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes"])
+def test_every_number_of_a_range_of_decimals_can_be_tried(sampler: str) -> None:
+    space = Space(
+        "decimals", {}, {"dropout": Range(0, 0.45, step=0.15), "flip": Range(0, 0.3, step=0.1)}
+    )
+    trials = searched(sampler, space, 16, lambda setting: setting["dropout"])
+    assert {t.setting for t in trials} == {setting_key(s) for s in space.grid()}

@@ -158,6 +158,15 @@ def test_settings_that_differ_in_epochs_not_yet_reached_are_one_run(tmp_path: Pa
         assert trial.measured["epochs"] <= trial.values["epochs"]
 
 
+def test_equal_epochs_of_settings_whose_warmups_differ_are_two_trainings(tmp_path: Path) -> None:
+    base = {**BASE, "schedule": "cosine", "warmup": 1.0}
+    search = tuned(tmp_path, Space("warmups", base, {"epochs": [2, 4], "lr": [0.05, 0.01]}), eta=2)
+    low = [t.measured for t in search.trials if t.rung == 0 and t.measured]
+    assert len({measured["runs"][0] for measured in low}) == 4
+    runs = {t.measured["runs"][0]: t.measured for t in search.trials if t.measured}
+    assert search.cost()["epoch_images"] == sum(m["epoch_images"] for m in runs.values())
+
+
 def test_a_training_that_diverges_is_a_failed_trial_with_its_reason(tmp_path: Path) -> None:
     space = Space("wild", {**BASE, "lr": 0.01, "epochs": 1}, {"lr": [1e3, 0.01], "momentum": [0.9]})
     search = tuned(tmp_path, space, fidelity="full")
@@ -355,7 +364,7 @@ def test_the_benchmark_judges_each_pick_by_the_other_seeds_of_the_whole_grid(
         value = 0.5 + chosen["lr"] + 0.01 * seed * (chosen["optimiser"] == "adam")
         epochs = task.fidelity.rungs[trial.rung].epochs * task.fidelity.rungs[trial.rung].share
         spent = {"epoch_images": epochs * 49, "seconds": epochs, "epochs": 1, "images": 49}
-        return value, {**spent, "runs": []}
+        return value, {**spent, "runs": [trial.work]}
 
     monkeypatch.setattr(worker, "train", train)
     levels = {name: halving.PARAMETERS[name] for name in ("lr", "optimiser", "l2")}
@@ -402,11 +411,11 @@ def made_up(trials: list[Trial], space: Space = SPACE) -> Search:
 
 
 def trial(number: int, rung: int, value: float | None, setting: dict, **measured: Any) -> Trial:
-    spent = {"seconds": 0.0, "epoch_images": 0, "epochs": 1, "images": 49, "runs": []}
+    spent = {"seconds": 0.0, "epoch_images": 0, "epochs": 1, "images": 49}
     state = "done" if value is not None else "failed"
     return Trial(
         0, number, setting_key(setting), rung, f"{number}/{rung}", state, value=value,
-        measured={**spent, **measured} if value is not None else None,
+        measured={**spent, "runs": [f"{number}/{rung}"], **measured} if value is not None else None,
     )  # fmt: skip
 
 

@@ -124,3 +124,30 @@ def test_a_continuous_range_has_no_grid() -> None:
     space = Space("s", BASE, {"lr": Range(0.1, 1)})
     with pytest.raises(RecipeError, match=r"lr: a continuous range has no grid.*step"):
         space.grid()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "values"),
+    [
+        (0.0, 0.3, 0.1, (0.0, 0.1, 0.2, 0.3)),
+        (0.0, 0.45, 0.15, (0.0, 0.15, 0.3, 0.45)),
+        (0.001, 0.004, 0.001, (0.001, 0.002, 0.003, 0.004)),
+        (8, 40, 16, (8, 24, 40)),
+    ],
+)
+def test_a_range_of_decimals_has_the_numbers_as_they_are_written(
+    low: float, high: float, step: float, values: tuple[float, ...]
+) -> None:
+    given = Range(low, high, step=step)
+    assert given.values() == values
+    assert given.high == values[-1]
+
+
+def test_the_base_of_a_file_is_completed_before_its_levels_are_judged(tmp_path: Path) -> None:
+    path = tmp_path / "space.toml"
+    path.write_text("[base]\nwidth = 0.5\n[parameters]\nstart_size = [32, 64]\n")
+    with pytest.raises(RecipeError, match=r"space\.toml.*start_size = 64"):
+        Space.from_toml(path)
+    space = Space.from_toml(path, lambda own: {"width": 0.1, "image_size": 96, **own})
+    assert space.base == {"width": 0.5, "image_size": 96}
+    assert space.parameters == {"start_size": (32, 64)}

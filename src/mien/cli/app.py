@@ -35,7 +35,10 @@ Records = Annotated[
     Path | None, typer.Option(help="Folder with records of finished runs that count as done.")
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: an accelerator if any.")]
-Jobs = Annotated[int | None, typer.Option(help="Trainings at a time. Default: one a core.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Trainings at a time. Default: one a core, on an accelerator one."),
+]
 Views = Annotated[
     int | None,
     typer.Option(help="Of each face, by the packaged model: 2, or 1 by one network, far faster."),

@@ -78,8 +78,9 @@ def balance(
             runs=runs,
             device=device,
         )
-    write_store(lifted(faces, made), store)
-    for path in write_balance(done, sheets, out):
+    written = write_balance(done, sheets, out)
+    write_store(lifted(faces, made), store)  # last: where it stands, all of it is done
+    for path in written:
         print(path)
     if done["why"]:
         print(f"not assessed: {done['why']}")

@@ -65,29 +65,32 @@ def tune(
     from mien.data import read, roles
     from mien.evaluation.schemes import k_fold
     from mien.report.searches import write_search
-    from mien.runs.environment import cores
+    from mien.runs.environment import trainings_at_once
     from mien.runs.settings import unknown
-    from mien.search import Space
+    from mien.search import Range, Space
     from mien.search import tune as search
     from mien.study.paper import TABLE_IV, TABLES_V_IX
 
     grids = {"paper": TABLE_IV, "paper-tables": TABLES_V_IX}
-    base = recipe_of(recipe, set_ or [], balance)
     if space in grids:
         grid = grids[space]
+        base = recipe_of(recipe, set_ or [], balance)
         start = base.but(**grid.default, weight_decay=0.0, schedule="constant")
         searched = Space(f"{base.key}, {grid.name}", start.to_dict(), grid.levels)
     elif space.endswith(".toml"):
-        given = Space.from_toml(space)
-        searched = Space(given.name, base.to_dict() | dict(given.base), given.parameters)
+        searched = Space.from_toml(
+            space, lambda own: recipe_of(recipe, set_ or [], balance, own).to_dict()
+        )
+        base = searched.recipe({})
     else:
         raise RecipeError(unknown("space", space, grids) + "; or give a TOML file")
-    faces = read(data, skip_bad=skip_bad)
+    levels = searched.parameters.get("soft_labels", ())
+    votes = base.soft_labels or (not isinstance(levels, Range) and True in levels)
+    faces = read(data, skip_bad=skip_bad, votes=votes)
     inner: Any = ()
     if folds:
         prepared, parts = roles(faces)
         inner = k_fold(prepared[parts.train], folds)
-    out.mkdir(parents=True, exist_ok=True)
     with stoppable():
         found = search(
             searched,
@@ -101,7 +104,7 @@ def tune(
             protocol=protocol,
             folds=inner,
             prefixes=prefixes,
-            workers=jobs or cores(),
+            workers=jobs or trainings_at_once(device),
             runs=runs,
             records=records,
             device=device,
@@ -158,12 +161,12 @@ def crossval(
     from mien.evaluation.cross_validation import cross_validate
     from mien.evaluation.schemes import SCHEMES
     from mien.runs.atomic import write_json
-    from mien.runs.environment import cores
+    from mien.runs.environment import cores, trainings_at_once
     from mien.runs.settings import unknown
 
     if scheme not in SCHEMES:
         raise RecipeError(unknown("scheme", scheme, SCHEMES))
-    workers = jobs or cores()
+    workers = jobs or trainings_at_once(device)
     where = executor(cluster, cpus, gpus, store, workers)
     chosen = [recipe_of(name, set_ or [], balance) for name in recipe or ["plain"]]
     if attention:
@@ -171,7 +174,8 @@ def crossval(
     recipes = {one.title: one for one in chosen}
     if len(recipes) < len(chosen):
         recipes = {f"{one.title} {number}": one for number, one in enumerate(chosen, 1)}
-    faces, parts = roles(read(data, skip_bad=skip_bad))
+    votes = any(one.soft_labels for one in chosen)
+    faces, parts = roles(read(data, skip_bad=skip_bad, votes=votes))
     divided = faces[parts.train]
     if scheme == "official":
         divided = faces[(faces.split == parts.train) | (faces.split == parts.validation)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -107,8 +109,16 @@ def pretrain(
     next_step(f"mien train --data {data} --recipe {recipe} --set weights={out}")
 
 
-def recipe_of(name: str, changes: list[str], balance: str | None = None) -> Recipe:
-    """A recipe by name or from a TOML file, balanced so, with settings changed by NAME=VALUE."""
+def recipe_of(
+    name: str,
+    changes: list[str],
+    balance: str | None = None,
+    base: Mapping[str, Any] = MappingProxyType({}),
+) -> Recipe:
+    """A recipe by name or from a TOML file, with settings changed.
+
+    They are those of `base`, of a kind of balancing, and of NAME=VALUE; the later ones count.
+    """
     from mien.balance import BALANCE
     from mien.runs.recipe import Recipe
     from mien.runs.settings import unknown
@@ -120,7 +130,7 @@ def recipe_of(name: str, changes: list[str], balance: str | None = None) -> Reci
         recipe = recipes()[name]
     else:
         raise RecipeError(unknown("recipe", name, recipes()) + "; or give a TOML file")
-    settings = recipe.to_dict()
+    settings = recipe.to_dict() | dict(base)
     if balance is not None:
         if balance not in BALANCE:
             raise RecipeError(unknown("balance", balance, BALANCE))
@@ -129,7 +139,7 @@ def recipe_of(name: str, changes: list[str], balance: str | None = None) -> Reci
         settings |= {key: default[key] for kind in BALANCE.values() for key in kind}
         settings |= BALANCE[balance]
     settings |= settings_given(changes)
-    return Recipe.from_dict(settings, source="--set" if changes else name)
+    return Recipe.from_dict(settings, "--set" if changes else "[base]" if base else name)
 
 
 def _print_metrics(run: Any, split: str, faces: Any) -> None:

@@ -69,9 +69,10 @@ def list_folder(root: Path) -> Listing:
                     elif entry.is_file():
                         status = entry.stat()
                         files.append((path, status.st_size, status.st_mtime_ns))
-        except PermissionError as error:
+        except OSError as error:
             raise DataError(
-                f"{root / prefix}: may not be read ({error.strerror}); change its permissions"
+                f"{error.filename or root / prefix}: cannot be read ({error.strerror}); change its "
+                "permissions, or remove it"
             ) from error
     return Listing(root, tuple(files), tuple(folders))
 
@@ -84,6 +85,8 @@ def list_zip(root: Path) -> Listing:
     path, times = Counter(file[0] for file in files).most_common(1)[0] if files else ("", 0)
     if times > 1:
         raise DataError(f"{root}: holds {times} files named {path}; pack it again")
+    if any("\\" in file[0] for file in files):
+        raise DataError(f"{root}: has \\ between its folders; pack it again with /")
     folders = tuple(info.filename.rstrip("/") for info in infos if info.is_dir())
     return Listing(root, files, folders)
 

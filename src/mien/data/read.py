@@ -63,7 +63,7 @@ def read(
         raise DataError(f"size {size}: an image needs at least 2 pixels a side")
     if channels not in (None, 1, 3):
         raise DataError(f"channels {channels}: must be 1 (grey) or 3 (RGB)")
-    source = Path(path).expanduser()
+    source = _place(path)
     if is_store(source):
         kept = _as_asked(read_store(source), source, size, channels)
         return join_votes(kept, source, votes) if votes else kept
@@ -98,12 +98,19 @@ def read_to_store(
     DataError
         as `read` does, and if `folder` exists or cannot be written; nothing is left of it then.
     """
-    source = Path(path).expanduser()
+    source = _place(path)
     listing = _listing(source)
     if listing is None or not listing.images:
         return write_store(read(path, size=size, channels=channels, skip_bad=skip_bad), folder)
     parts = read_parts(listing, size=size, channels=channels, skip_bad=skip_bad)
     return write_store(parts, folder, partial(_remarks, skip_bad=skip_bad))
+
+
+def _place(path: Path | str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: is in no user's home ({error}); write the path out") from error
 
 
 def _as_asked(faces: FaceSet, source: Path, size: int | None, channels: int | None) -> FaceSet:
@@ -188,8 +195,8 @@ def _drawn(name: str, size: int | None, channels: int | None) -> FaceSet:
             f"{name}: drawn faces are asked for as drawn, drawn:N or drawn:N:SEED, such as "
             "drawn:1400:0"
         ) from error
-    if count < 1:
-        raise DataError(f"{name}: the number of faces must be at least 1")
+    if count < 1 or seed < 0:
+        raise DataError(f"{name}: the number of faces must be at least 1, and the seed 0 or more")
     faces = draw_faces(count, size=size or 48, seed=seed)
     if channels is not None and channels != faces.channels:
         images = np.stack([to_channels(image, channels) for image in faces.images])

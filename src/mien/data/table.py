@@ -108,7 +108,7 @@ def _parse(row: tuple[str, str | None, str | None]) -> tuple[np.ndarray, int, st
         except (ValueError, DeprecationWarning):
             values = None
     if values is None:
-        wrong = next(token for token in text.split() if not token.isdecimal())
+        wrong = next((token for token in text.split() if not token.isdecimal()), text)
         raise ValueError(f"pixel value '{wrong[:20]}' is not a whole number")
     if len(values) != SIDE * SIDE:
         raise ValueError(f"{len(values):,} pixels instead of {SIDE * SIDE:,} ({SIDE}x{SIDE})")

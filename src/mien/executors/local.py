@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import sys
+import threading
 import time
 import traceback
 from collections import deque
@@ -134,6 +136,7 @@ def _start(function: Callable[[S, T], R], shared: S) -> tuple[Connection, BasePr
 
 def _serve(pipe: Connection, function: Callable[[Any, Any], Any], shared: Any) -> None:
     """In the process: do one task after the other until the pipe is closed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         while True:
             task = pipe.recv()
@@ -144,6 +147,17 @@ def _serve(pipe: Connection, function: Callable[[Any, Any], Any], shared: Any) -
             except Exception as error:
                 error.add_note(f"in a process of its own:\n{traceback.format_exc()}")
                 pipe.send((None, error))
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that began this one is gone, killed perhaps, and end at once.
+
+    Left alone, a task would go on unseen, and hold what the same command wants when given again.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _died(exitcode: int | None) -> RunError:

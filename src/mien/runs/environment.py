@@ -50,6 +50,11 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def trainings_at_once(device: str | None = None) -> int:
+    """Trainings at a time where nobody says: one a core, on an accelerator one alone."""
+    return cores() if choose_device(device).type == "cpu" else 1
+
+
 @contextmanager
 def within_memory(path: Path | str) -> Iterator[None]:
     """Say of an accelerator's memory that it does not hold the training of the folder `path`.

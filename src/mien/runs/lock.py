@@ -36,4 +36,8 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
             raise RunInUseError(
                 f"{folder}: another process is training this run; wait until it is done"
             ) from None
+        except OSError as error:
+            raise RunError(
+                f"{folder}: its file system has no locks ({error.strerror}); take another folder"
+            ) from error
         yield

@@ -23,6 +23,22 @@ KINDS = {
 """What each annotation of a setting is called in messages."""
 
 
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises
+    ------
+    RecipeError
+        if it is missing or is no TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: is no TOML file ({error})") from error
+
+
 @dataclass(frozen=True)
 class Settings:
     """What all recipes have in common. The fields of a subclass are its settings.
@@ -84,13 +100,7 @@ class Settings:
         RecipeError
             if the file is missing, is no TOML, or holds an unknown setting.
         """
-        try:
-            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: is no TOML file ({error})") from error
-        return cls.from_dict(settings, source=str(path))
+        return cls.from_dict(read_toml(path), source=str(path))
 
     def but(self, **changes: Any) -> Self:
         """The same with some settings changed, checked like new ones."""

@@ -172,7 +172,11 @@ def _parameter(space: Space, name: str, value: Any) -> Any:
 
 
 def _value(space: Space, name: str, parameter: Any) -> Any:
-    return parameter if isinstance(space.parameters[name], Range) else json.loads(parameter)
+    given = space.parameters[name]
+    if not isinstance(given, Range):
+        return json.loads(parameter)
+    steps = given.values()  # from which Optuna's numbers differ in their last digits
+    return parameter if steps is None else min(steps, key=lambda step: abs(step - parameter))
 
 
 def _by_cmaes(
@@ -224,11 +228,11 @@ def _to_unit(given: Range, value: float) -> float:
 
 
 def _from_unit(given: Range, unit: float, whole: bool) -> float:
+    if (steps := given.values()) is not None:
+        return steps[round(unit * (len(steps) - 1))]
     if given.log:
         value = given.low * (given.high / given.low) ** unit
     else:
         value = given.low + unit * (given.high - given.low)
-    if given.step is not None:
-        value = given.low + given.step * round((value - given.low) / given.step)
     value = min(max(value, given.low), given.high)
     return round(value) if whole else value

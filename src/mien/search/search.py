@@ -88,7 +88,7 @@ class Search:
             ``exhaustive`` (None for a continuous space), and ``share``, the one over the other in
             epoch-images.
         """
-        runs = {trial.work: trial.measured for trial in self.trials if trial.measured}
+        runs = {tuple(t.measured["runs"]): t.measured for t in self.trials if t.measured}
         spent = {
             key: sum(measured[key] for measured in runs.values())
             for key in ("seconds", "epoch_images")

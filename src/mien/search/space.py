@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from mien.errors import RecipeError
 from mien.runs.recipe import Recipe
-from mien.runs.settings import unknown
+from mien.runs.settings import read_toml, unknown
 
 KIND_OF = {f.name: str(f.type) for f in fields(Recipe)}
 NUMERIC = ("int", "float", "float | None")
@@ -54,7 +53,8 @@ class Range:
         if self.step is None:
             return None
         steps = math.floor((self.high - self.low) / self.step * (1 + 1e-9))
-        return tuple(self.low + i * self.step for i in range(steps + 1))
+        # As they are written: 3 * 0.1 is another number than 0.3, and Optuna goes by decimals.
+        return tuple(round(self.low + i * self.step, 12) for i in range(steps + 1))
 
 
 @dataclass(frozen=True)
@@ -143,23 +143,25 @@ class Space:
         return cls(name, content.get("base", {}), parameters)
 
     @classmethod
-    def from_toml(cls, path: Path | str) -> Space:
+    def from_toml(
+        cls,
+        path: Path | str,
+        complete: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    ) -> Space:
         """Read a space from a TOML file with ``name``, ``[base]`` and ``[parameters]``.
+
+        With `complete` the base is what that makes of the file's, before anything is checked.
 
         Raises
         ------
         RecipeError
             if the file is missing or is no TOML, or holds no space.
         """
-        path = Path(path)
+        content = {"name": Path(path).stem, **read_toml(path)}
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RecipeError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: is no TOML file ({error})") from error
-        try:
-            return cls.from_dict({"name": path.stem, **content}, str(path))
+            if complete is not None and isinstance(own := content.get("base", {}), Mapping):
+                content["base"] = complete(own)
+            return cls.from_dict(content, str(path))
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from None
 

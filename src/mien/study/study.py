@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from mien.data.faceset import FaceSet
 from mien.data.splits import roles, sample_rows
 from mien.errors import MienError
 from mien.executors import Executor, Local
-from mien.runs.environment import cores
+from mien.runs.environment import cores, trainings_at_once
 from mien.study.balancing import balance_classes
 from mien.study.further import Means, development, search, validate
 from mien.study.results import StudyResults
@@ -78,8 +77,7 @@ def run_study(
     print(f"study: {len(plan) - len(missing)} of {len(plan)} trainings are done", file=sys.stderr)
     results.write()
     if jobs is None:
-        alone = scale.name == "paper" or (device or "cpu") != "cpu" or torch.cuda.is_available()
-        jobs = 1 if alone else cores()
+        jobs = 1 if scale.name == "paper" else trainings_at_once(device)
     workers = max(1, min(jobs, len(missing)))
     # Attention makes a training longer, and the longest go first, so that no core waits.
     missing.sort(key=lambda planned: planned.attention == "none")

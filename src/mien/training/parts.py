@@ -59,7 +59,10 @@ def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> N
     if recipe.patience and validation is None:
         raise RecipeError("patience watches the validation loss; give a validation part, or set 0")
     if recipe.soft_labels and train.soft is None:
-        raise RecipeError("soft_labels needs the votes of FER+, which these images do not have")
+        raise RecipeError(
+            "soft_labels needs the votes of FER+, which these images do not have; put ferplus.csv "
+            "into their folder and read with votes=True (the commands do), or set it false"
+        )
 
 
 def refuse_test(part: FaceSet, role: str) -> None:

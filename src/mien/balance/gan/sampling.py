@@ -34,7 +34,8 @@ def generate(
     counts : int ``[C]``
     truncation : largest value of the noise, above 0: the smaller, the more typical and the more
         alike the faces (Brock et al., 2019, section 3.1); None takes the noise as it comes
-    seed : of the noise; an image depends on it, its class and its number, and on nothing else
+    seed : of the noise; an image depends on it, its class and its number, and on nothing else where
+        the latent is a multiple of 16 (PyTorch draws the last values of others anew)
 
     Returns
     -------
