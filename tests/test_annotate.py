@@ -47,6 +47,13 @@ def test_a_face_has_a_box_a_label_and_seven_bars_at_any_size(side: int) -> None:
     assert (grey == 0).all()  # the picture itself is left as it is
 
 
+@pytest.mark.parametrize("sides", [(1, 1), (2, 300), (300, 2)])
+def test_a_face_of_a_pixel_or_two_is_drawn_too(sides: tuple[int, int]) -> None:
+    height, width = sides
+    found = annotate(np.zeros((height, width), np.uint8), [face((0, 0, width, height))])
+    assert found.any()
+
+
 def test_a_picture_without_a_face_is_copied_as_it_is() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (500, 600, 3)).astype(np.uint8)
     np.testing.assert_array_equal(annotate(picture, []), picture)

@@ -354,8 +354,22 @@ def test_the_command_explains_pictures_and_splits_and_keeps_the_test_split_close
     )
     assert isinstance(closed.exception, DataError)
     assert "final test split" in str(closed.exception)
+    (tmp_path / "bad.jpg").write_text("no picture")
+    asked = [*asked[:3], str(tmp_path / "bad.jpg"), *asked[3:], "--detector", "none"]
+    assert "bad.jpg" in str(CliRunner().invoke(app, asked).exception)
+    told = CliRunner().invoke(app, [*asked, "--skip-bad"])
+    assert told.exit_code == 0, told.output
+    assert "left out: " in told.output
     both = CliRunner().invoke(app, ["explain", str(run.path)])
     assert "not both" in str(both.exception)
+
+
+def test_a_network_of_tokens_is_explained_by_what_needs_no_maps(tmp_path: Path) -> None:
+    faces = draw_faces(70, size=48)
+    recipe = Recipe(model="timm:test_vit", stride=16, image_size=48, epochs=1, batch_size=16)
+    run = fit(recipe, faces["train"], faces["validation"], runs=tmp_path, progress="none")
+    found, _ = explain(run, faces["validation"], steps=4)
+    assert found["methods"] == ["occlusion"]
 
 
 def test_the_faces_of_a_photograph_are_what_is_explained(run: Run, tmp_path: Path) -> None:
@@ -364,7 +378,7 @@ def test_the_faces_of_a_photograph_are_what_is_explained(run: Run, tmp_path: Pat
 
     photo = tmp_path / "two.png"
     Image.fromarray(np.hstack([astronaut()] * 2)).save(photo)
-    shown = _faces(run, [photo], "cascade")
+    shown = _faces(run, [photo], "cascade", skip_bad=False)
     assert shown.names.tolist() == [f"{photo}, face 1", f"{photo}, face 2"]
     expected = load(detector="cascade").predict(photo)
     for image, face in zip(shown.images, expected, strict=True):
@@ -373,7 +387,7 @@ def test_the_faces_of_a_photograph_are_what_is_explained(run: Run, tmp_path: Pat
         np.testing.assert_array_equal(image, letterbox(crop, shown.size))
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(photo)
     with pytest.raises(DataError, match="no face was found"):
-        _faces(run, [photo], "cascade")
+        _faces(run, [photo], "cascade", skip_bad=False)
 
 
 def test_a_study_explains_its_best_cbam_model_that_has_weights(

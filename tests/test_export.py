@@ -23,7 +23,7 @@ from mien.export.calibration import threshold_for
 from mien.export.parity import Parity
 from mien.export.source import source_of
 from mien.export.temperature import fit_temperature, soften
-from mien.images import Normalisation
+from mien.images import Normalisation, normalise
 from mien.inference import Classifier
 from mien.models import create_model
 from mien.models.attention import CBAM
@@ -424,6 +424,31 @@ def test_precisions_are_compared_without_a_file_and_say_what_is_refused(
     assert found["fp32"].refused is None
     assert "of its labels are the same" in str(found["int8"].refused)
     assert all(row.one > 0 and row.batch > 0 for row in found.values())
+
+
+def test_a_comparison_is_of_the_file_that_is_asked_for(run: Run, faces: FaceSet) -> None:
+    one = compare_precisions(run, faces, threads=1)[0]
+    two = compare_precisions(run, faces, threads=1, views=2, attention=True)[0]
+    assert two.bytes > one.bytes
+    asked = ["export", str(run.path), "--compare", "--data", "drawn:140", "--views", "3"]
+    assert "views = 3" in str(CliRunner().invoke(app, asked).exception)
+
+
+def test_a_network_for_colours_is_exported_in_a_process_that_did_not_train_it(
+    tmp_path: Path,
+) -> None:
+    grey = draw_faces(105, size=24)
+    colours = replace(grey, images=np.stack([grey.images, grey.images // 2, grey.images], -1))
+    recipe = RECIPE.but(attention="none", epochs=1)
+    run = fit(recipe, colours["train"], colours["validation"], runs=tmp_path, progress="none")
+    normalise._there.cache_clear()  # as in a fresh process
+    for export, name in ((export_onnx, "model.onnx"), (export_program, "model.pt2")):
+        export(run, tmp_path / name)
+    expected = predict_probabilities(run, colours)
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    assert program(torch.from_numpy(colours.images[:3]))[0].shape == (3, 7)
+    found = Classifier(tmp_path / "model.onnx").predict_proba(colours.images)
+    assert (found.argmax(1) == expected.argmax(1)).all()
 
 
 def test_the_command_writes_by_the_files_ending(run: Run, tmp_path: Path) -> None:

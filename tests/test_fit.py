@@ -28,6 +28,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
 from mien.runs.seed import random_seed
 from mien.training import fit, loop, objective, predict_splits
+from mien.training.batches import side_of
 from mien.training.loop import Training
 from mien.training.predict import build_model, load_model, probabilities
 
@@ -469,6 +470,46 @@ def test_patience_ends_a_training_that_no_longer_gets_better(
         run = trained(TINY.but(epochs=8, patience=patience), tmp_path)
         assert run.finished
         assert run.info["epochs"] == len(run.log) == epochs
+
+
+def test_patience_waits_for_images_of_the_full_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = [1.0, 2.0, 2.0, 2.0, 1.9, 2.0, 2.0, 2.0]
+    recipe = TINY.but(epochs=8, patience=2, start_size=16)
+    sides = [side_of(recipe, epoch) for epoch in range(8)]
+    first = sides.index(24)
+    assert first >= 2
+    losses[first:] = [3.0, 2.5, 2.6, 2.7, 2.0][: 8 - first]
+
+    def scripted(self: Training) -> dict[str, float]:
+        return {"validation_loss": losses[self.epoch], "validation_accuracy": 0.5}
+
+    monkeypatch.setattr(Training, "_validate", scripted)
+    run = trained(recipe, tmp_path)
+    assert len(run.log) == min(8, first + 4)
+
+
+def test_a_log_that_was_not_written_after_the_last_checkpoint_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Run) -> None:
+        raise RunError("no space left")
+
+    recipe = TINY.but(epochs=1)
+    monkeypatch.setattr(Run, "save_log", full)
+    with pytest.raises(RunError, match="no space left"):
+        trained(recipe, tmp_path)
+    monkeypatch.undo()
+    run = trained(recipe, tmp_path)
+    assert Run.open(run.path).log == run.log
+    assert len(run.log) == 1
+
+
+def test_a_batch_that_batch_norm_cannot_take_is_named(tmp_path: Path) -> None:
+    recipe = TINY.but(model="resnet50", width=0.1, stride=32, image_size=32, batch_size=1)
+    with pytest.raises(RecipeError, match=r"batch_size = 1: .* at least two images"):
+        trained(recipe, tmp_path)
 
 
 # What is trained on, and what must not be

@@ -58,7 +58,7 @@ def explain(
         raise DataError("give pictures, or a data set with --data, and not both")
     with stoppable():
         if photos:
-            shown = _faces(opened, photos, detector)
+            shown = _faces(opened, photos, detector, skip_bad)
             found, pictures = explain_faces(opened, shown, device=where)
         else:
             part = _split(data or "", split, skip_bad)
@@ -71,7 +71,7 @@ def explain(
     next_step(f"open {out / 'figures' / 'explanation-faces.svg'}")
 
 
-def _faces(run: Run, photos: list[Path], detector: str) -> FaceSet:
+def _faces(run: Run, photos: list[Path], detector: str, skip_bad: bool) -> FaceSet:
     """The faces of pictures as the run's network takes them."""
     import numpy as np
 
@@ -85,7 +85,13 @@ def _faces(run: Run, photos: list[Path], detector: str) -> FaceSet:
     crops: list[np.ndarray] = []
     names: list[str] = []
     for photo in photos:
-        pixels = decode(photo, str(photo))
+        try:
+            pixels = decode(photo, str(photo))
+        except DataError as error:
+            if not skip_bad:
+                raise
+            print(f"left out: {error}")
+            continue
         if finds is None:
             found = [pixels]
         else:

@@ -72,9 +72,10 @@ def export(
     opened = [Run.open(folder) for folder in run]
     faces = roles(read(data, skip_bad=skip_bad))[0] if data else None
     if compare:
-        _compare(opened, faces)
-        folders = " ".join(map(str, run))
-        next_step(f"mien export {folders} --precision fp16 --data {data}")
+        _compare(opened, faces, attention=attention, views=views)
+        asked = [*map(str, run), *["--attention"] * attention]
+        asked += ["--views", str(views)] if views > 1 else []
+        next_step(f"mien export {' '.join(asked)} --precision fp16 --data {data}")
         return
     if format_ is None:
         format_ = "torch" if out and out.suffix == FORMATS["torch"] else "onnx"
@@ -119,13 +120,13 @@ def _calibration(found: dict[str, Any]) -> str:
     return text
 
 
-def _compare(run: list[Run], faces: FaceSet | None) -> None:
+def _compare(run: list[Run], faces: FaceSet | None, **wishes: Any) -> None:
     from mien.export import compare_precisions
 
     if faces is None:
         raise DataError("precisions are compared on the images of a data set: give --data")
     table = Table("precision", "MiB", "ms, 1 image", "ms, each of 64", "accuracy", "labels", "")
-    rows = compare_precisions(run, faces)
+    rows = compare_precisions(run, faces, **wishes)
     for row in rows:
         right = row.parity.accuracy
         table.add_row(

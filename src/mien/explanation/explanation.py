@@ -52,9 +52,9 @@ def explain(
 ) -> tuple[dict[str, Any], Pictures]:
     """What a run looks at in each of some faces when it calls them what it calls them.
 
-    CBAM's own maps where it has any, Grad-CAM, Grad-CAM++ and occlusion, all of the predicted
-    class; how faithful each is, beside maps that know nothing; and their means over the faces that
-    are called the same.
+    CBAM's own maps where it has any, Grad-CAM and Grad-CAM++ where it has maps at all (a
+    transformer has tokens), and occlusion, all of the predicted class; how faithful each is, beside
+    maps that know nothing; and their means over the faces that are called the same.
 
     Parameters
     ----------
@@ -177,11 +177,10 @@ def _look(model: nn.Module, pixels: torch.Tensor, side: int, steps: int, seed: i
     size = (pixels.shape[2], pixels.shape[3])
     gates = cbam_gates(model, pixels)
     maps = {"CBAM": cbam(gates, size)} if gates else {}
-    maps |= {
-        "Grad-CAM": grad_cam(model, pixels, called),
-        "Grad-CAM++": grad_cam_plus_plus(model, pixels, called),
-        "occlusion": occlusion(score, pixels),
-    }
+    if model.stage_names:
+        maps["Grad-CAM"] = grad_cam(model, pixels, called)
+        maps["Grad-CAM++"] = grad_cam_plus_plus(model, pixels, called)
+    maps["occlusion"] = occlusion(score, pixels)
     blind = {
         "random": random_maps(len(pixels), size, seed).to(pixels.device),
         "centre": centre_maps(len(pixels), size).to(pixels.device),

@@ -41,7 +41,12 @@ class Compared:
 
 
 def compare_precisions(
-    run: Run | Sequence[Run], faces: FaceSet, threads: int = 0
+    run: Run | Sequence[Run],
+    faces: FaceSet,
+    threads: int = 0,
+    *,
+    attention: bool = False,
+    views: int = 1,
 ) -> list[Compared]:
     """Export a run, or an ensemble, in each precision and measure size, latency and accuracy.
 
@@ -51,14 +56,15 @@ def compare_precisions(
     ----------
     faces : the data set of the run
     threads : of ONNX Runtime; 0 takes every core
+    attention, views : as of `export_onnx`
 
     Raises
     ------
     RunError, DataError
         as `export_onnx`, but for files that differ too much, which say so in `refused`.
     """
-    source = source_of(run, faces)
-    files = {precision: onnx_bytes(source, precision) for precision in PRECISIONS}
+    source = source_of(run, faces, views=views)
+    files = {precision: onnx_bytes(source, precision, attention) for precision in PRECISIONS}
     models = {precision: Classifier(content, threads) for precision, content in files.items()}
     images = source.checked.images
     first = images[np.arange(BATCH) % len(images)]

@@ -78,14 +78,25 @@ class Normalisation:
                 f"normalisation for {len(values)} channels given images with {images.shape[1]}"
             )
         # A Python number costs no transfer to the accelerator, and grey is the usual case.
-        return values[0] if len(values) == 1 else _there(values, images.dtype, images.device)
+        if len(values) == 1:
+            return values[0]
+        # What is traced makes its own: a tensor of the tracing must not be kept for others.
+        there = _of_channels if torch.compiler.is_compiling() else _there
+        return there(values, images.dtype, images.device)
+
+
+def _of_channels(
+    values: tuple[float, ...], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """A number a channel, ``[1, C, 1, 1]``."""
+    return torch.tensor(values, dtype=dtype).view(1, -1, 1, 1).to(device)
 
 
 @lru_cache(maxsize=64)
 def _there(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A number a channel, ``[1, C, 1, 1]``, brought to the device once: that waits for it."""
+    """`_of_channels`, brought to the device once, for that waits for the device."""
     with torch.inference_mode(False):
-        return torch.tensor(values, dtype=dtype).view(1, -1, 1, 1).to(device)
+        return _of_channels(values, dtype, device)
 
 
 def normalisation(kind: str, images: np.ndarray) -> Normalisation:

@@ -137,7 +137,8 @@ def _draw_box(
     colour = _colour(face, face.label) if face.known else UNKNOWN
     line = max(2, round(0.14 * letters))
     pen.rectangle((left, top, right - 1, bottom - 1), outline="#000000", width=line + 2)
-    pen.rectangle((left + 1, top + 1, right - 2, bottom - 2), outline=colour, width=line)
+    within = (left + 1, top + 1, max(left + 1, right - 2), max(top + 1, bottom - 2))
+    pen.rectangle(within, outline=colour, width=line)
     doubt = "" if face.known else " ?"
     text = f"{face.label} {100 * face.probabilities[face.label]:.0f} %{doubt}"
     font = _font(letters)

@@ -93,7 +93,8 @@ def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
     with file:
         if out.suffix.lower() == ".csv":
             lines = _csv_lines
-            append(file.fileno(), csv_text([[*HEAD, *classes, "detection", "known"]]).encode())
+            with _saying(out):
+                append(file.fileno(), csv_text([[*HEAD, *classes, "detection", "known"]]).encode())
         yield record
         with _saying(out):
             os.fsync(file.fileno())

@@ -17,7 +17,7 @@ from torch import nn
 
 from mien.balance.gan import lifted
 from mien.data.faceset import FaceSet
-from mien.errors import RunError
+from mien.errors import RecipeError, RunError
 from mien.images import enhance, normalisation
 from mien.images.tensors import as_tensor
 from mien.metrics import collapsed
@@ -179,6 +179,7 @@ class Training:
         """Take the state and the log of the last checkpoint of `earlier`."""
         self.run.log = load_checkpoint(earlier.checkpoint_path, self._parts())
         self.epoch = len(self.run.log)
+        self.run.save_log()  # which may have been stopped after the checkpoint was written
 
     def finish(self, show: str, keep_checkpoint: bool = False) -> Run:
         """Train the epochs that are missing, then leave weights and validation predictions."""
@@ -281,8 +282,16 @@ class Training:
         self, batch: Batch, answered: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Leave the gradients of the loss on a batch; return the loss and the logits."""
-        with self._autocast():
-            outputs = self.stepped(batch.images)
+        try:
+            with self._autocast():
+                outputs = self.stepped(batch.images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RecipeError(
+                f"batch_size = {self.recipe.batch_size}: leaves batch norm a single value of a "
+                "channel, which has no variance; take at least two images for each process"
+            ) from None
         loss, logits = self.objective(outputs, batch, answered)
         loss.backward()
         return loss.detach(), logits.detach()
@@ -369,5 +378,10 @@ class Training:
     def _out_of_patience(self) -> bool:
         if not self.recipe.patience or not self.run.log:
             return False
-        losses = [row["validation_loss"] for row in self.run.log]
-        return len(losses) - 1 - losses.index(min(losses)) >= self.recipe.patience
+        # Those of smaller images are of another task, and the network is not to end at that.
+        losses = [
+            row["validation_loss"]
+            for epoch, row in enumerate(self.run.log)
+            if side_of(self.recipe, epoch) == self.recipe.image_size
+        ]
+        return bool(losses) and len(losses) - 1 - losses.index(min(losses)) >= self.recipe.patience

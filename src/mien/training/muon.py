@@ -67,7 +67,9 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, kernel: nn.Parameter, lr: float, decay: float) -> None:
         assert kernel.grad is not None
         state = self.state[kernel]
-        momentum = state.setdefault("momentum", torch.zeros_like(kernel))
+        if not state:
+            state["momentum"] = torch.zeros_like(kernel)
+        momentum = state["momentum"]
         momentum.lerp_(kernel.grad, 1 - MOMENTUM)
         direction = kernel.grad.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's
         rows, columns = direction.shape

@@ -20,7 +20,7 @@ from mien.images.augment import change, draw
 from mien.images.tensors import as_float, brought
 from mien.runs.atomic import write_bytes
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
-from mien.runs.environment import choose_device
+from mien.runs.environment import choose_device, within_memory
 from mien.runs.lock import locked
 from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
@@ -113,7 +113,7 @@ def pretrain(
             return out
         raise RunError(f"{out}: holds something else; give another file, or remove it")
     folder = out.with_name(f"{out.stem}-{key}")  # of the checkpoint, while it is not finished
-    with locked(folder):
+    with locked(folder), within_memory(folder):
         try:
             checkpoint = folder / "checkpoint.pt"
             model = _trained(recipe, faces, checkpoint, choose_device(device), progress)

@@ -137,6 +137,7 @@ class GeneratorTraining:
             self.run = GeneratorRun.open(path)
             self.run.log = load_checkpoint(self.run.checkpoint_path, self._parts())
             self.epoch = len(self.run.log)
+            self.run.save_log()  # which may have been stopped after the checkpoint was written
             return
         self.run = GeneratorRun.create(
             path,
