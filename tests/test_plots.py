@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import minimize
 
 from mien import plots
-from mien.errors import DataError
+from mien.errors import DataError, RunError
 from mien.plots.curves import spread
 
 CLASSES = ("angry", "disgust", "fear")
@@ -317,6 +317,8 @@ def test_files_are_the_same_byte_for_byte_each_time(name: str, tmp_path: Path) -
     assert first[1].startswith(b"%PDF")
     assert b"Date" not in first[0] + first[1]
     assert len(list(tmp_path.iterdir())) == 6  # nothing half-written stays
+    with pytest.raises(RunError, match="cannot be written"):
+        plots.save(figure, tmp_path / "rebuilt.svg" / "within a file")
 
 
 @pytest.mark.parametrize("name", DISPLAYS)

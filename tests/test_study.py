@@ -126,6 +126,30 @@ def test_a_study_asked_for_again_trains_nothing(faces: FaceSet, tmp_path: Path) 
     assert len((tmp_path / "out/openings.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_model_trained_after_the_test_was_opened_is_named(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study(faces, tiny_scale(TINY), tmp_path)
+    page = write_report(tmp_path / "out").read_text()
+    assert "test was opened after all training of this study" in page
+    path = tmp_path / "out" / "openings.jsonl"
+    opened = json.loads(path.read_text())
+    path.write_text(json.dumps(opened | {"date": "2026-01-02T00:00:00+00:00"}) + "\n")
+    study(faces, tiny_scale(TINY, TINY.but(attention="cbam")), tmp_path)
+    page = write_report(tmp_path / "out").read_text()
+    assert "test had been opened, on 2026-01-02, before these were trained: plain" in page
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_a_study_of_records_notes_the_test_that_it_shows(faces: FaceSet, tmp_path: Path) -> None:
+    study(faces, tiny_scale(TINY), tmp_path)
+    records = tmp_path / "out" / "records"
+    second = study(faces, tiny_scale(TINY), tmp_path / "second", records=records)
+    assert set(second["models"][0]["metrics"]) == {"validation", "test"}
+    (line,) = (tmp_path / "second/out/openings.jsonl").read_text().splitlines()
+    assert json.loads(line)["run"] == second["models"][0]["run"]
+
+
 def test_a_record_counts_as_its_run_done(faces: FaceSet, tmp_path: Path) -> None:
     first = study(faces, tiny_scale(TINY), tmp_path)
     second = study(

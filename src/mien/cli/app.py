@@ -93,4 +93,4 @@ def command_line() -> str:
 
 
 def next_step(text: str) -> None:
-    Console().print(f"next: {text}", style="dim", highlight=False, soft_wrap=True)
+    Console().print(f"next: {text}", style="dim", highlight=False, soft_wrap=True, markup=False)

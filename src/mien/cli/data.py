@@ -51,7 +51,7 @@ def data_info(
         table.add_row(finding, split, f"{number:,}")
     console.print(table)
     for note in faces.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
     if out is not None:
         for path in write_data_sheet(faces, found, out):
             print(path)

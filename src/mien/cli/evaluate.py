@@ -249,7 +249,10 @@ def compare(
             raise DataError(
                 f"{results[0]}: cannot be read ({error}); give a crossval.json"
             ) from None
-        found = compare_folds(CrossValidation.from_dict(content))
+        try:
+            found = compare_folds(CrossValidation.from_dict(content))
+        except DataError as error:
+            raise DataError(f"{results[0]}: {error}") from None
     else:
         opened = [Run.open(path) for path in results]
         faces = None if data is None else roles(read(data))[0]
@@ -276,12 +279,12 @@ def _print_comparison(found: Any) -> None:
         )
     console.print(table)
     for sentence in found.sentences:
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, markup=False)
     assumptions = {pair.test.name: pair.test.assumptions for pair in found.pairs}
     for name, text in assumptions.items():
-        console.print(f"{name}: {text}", style="dim", highlight=False)
+        console.print(f"{name}: {text}", style="dim", highlight=False, markup=False)
     for note in found.notes:
-        console.print(f"note: {note}", style="dim", highlight=False)
+        console.print(f"note: {note}", style="dim", highlight=False, markup=False)
 
 
 @app.command()

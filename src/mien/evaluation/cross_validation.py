@@ -95,10 +95,11 @@ class CrossValidation:
             known |= {score: np.array([m[score] for m in models], float) for score in SCORES}
             recipes = {m["name"]: Recipe.from_dict(m["recipe"], m["name"]) for m in models}
             return cls(**known, recipes=recipes, runs=[m["runs"] for m in models])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise DataError(
-                f"this is no whole cross-validation (it lacks {error}); cross-validate again, "
-                "finished folds are not repeated"
+                f"this is no whole cross-validation ({what}); cross-validate again, finished folds "
+                "are not repeated"
             ) from error
 
 

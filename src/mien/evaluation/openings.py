@@ -6,9 +6,28 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from mien.errors import RunError
 from mien.runs.atomic import write_text
+
+
+def read_openings(path: Path) -> list[dict[str, Any]]:
+    """The openings that are written down in a file; none where there is no file.
+
+    Raises
+    ------
+    RunError
+        if it is damaged or cannot be read.
+    """
+    try:
+        known = path.read_text(encoding="utf-8") if path.exists() else ""
+        return [json.loads(line) for line in known.splitlines()]
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path}: cannot be read ({error}), and openings are written into it; mend it, or give "
+            "another --out"
+        ) from error
 
 
 def write_openings(path: Path, split: str, fingerprint: str, runs: Sequence[str]) -> list[str]:
@@ -31,23 +50,15 @@ def write_openings(path: Path, split: str, fingerprint: str, runs: Sequence[str]
     RunError
         if the file is damaged or cannot be written.
     """
-    try:
-        known = path.read_text(encoding="utf-8") if path.exists() else ""
-        before = [json.loads(line) for line in known.splitlines()]
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path}: cannot be read ({error}), and openings are written into it; mend it, or give "
-            "another --out"
-        ) from error
+    before = read_openings(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    lines, again = [], []
+    lines, again = list(before), []
     for run in runs:
-        line = {"split": split, "run": run, "date": now, "data": fingerprint}
-        lines.append(json.dumps(line) + "\n")
+        lines.append({"split": split, "run": run, "date": now, "data": fingerprint})
         dates = [
             row["date"]
             for row in before
-            # a study notes no data, since it has but one set
+            # studies used to note no data, since they have but one set
             if (row["split"], row["run"], row.get("data", fingerprint)) == (split, run, fingerprint)
         ]
         if dates:
@@ -55,5 +66,5 @@ def write_openings(path: Path, split: str, fingerprint: str, runs: Sequence[str]
                 f"'{split}' was opened for {run} before, first on {dates[0]}: what is chosen after "
                 "that has been chosen on it"
             )
-    write_text(path, known + "".join(lines))
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
     return again

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.errors import MienError
+from mien.errors import MienError, RunError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,11 +120,16 @@ def save(figure: Figure, path_stem: str | Path) -> tuple[Path, Path]:
     Parameters
     ----------
     figure : the figure
-    path_stem : path without an ending; its folder exists
+    path_stem : path without an ending; its folder is made where it is missing
 
     Returns
     -------
     paths of the SVG and of the PDF
+
+    Raises
+    ------
+    RunError
+        if the disk is full or the folder cannot be written; no half figure is left.
 
     Notes
     -----
@@ -196,7 +201,14 @@ def _write(path: Path, content: bytes) -> None:
     """Replace a file at once, so that a full disk leaves no half figure."""
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(content)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or choose another "
+            "folder, then run the same command again"
+        ) from error

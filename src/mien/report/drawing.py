@@ -25,6 +25,5 @@ class Figure:
 
 def write_figures(figures: Iterable[Figure], folder: Path) -> None:
     """Write each figure as SVG and PDF."""
-    folder.mkdir(parents=True, exist_ok=True)
     for figure in figures:
         plots.save(figure.drawing, folder / figure.name)

@@ -244,8 +244,8 @@ def confusions(results: Results, split: str) -> Iterator[Figure]:
 
 
 def recalls(results: Results, split: str) -> Iterator[Figure]:
-    """Recall of each class without and with CBAM, a figure for each family."""
-    for family, without, with_ in pairs(results):
+    """Recall of each class without and with CBAM, a figure for each pair of models."""
+    for _, without, with_ in pairs(results):
         recall = {
             model["title"]: metrics.recall
             for model in (without, with_)
@@ -253,7 +253,7 @@ def recalls(results: Results, split: str) -> Iterator[Figure]:
         }
         if len(recall) == 2:
             yield Figure(
-                f"recall-{family.lower()}",
+                f"recall-{with_['key']}",
                 f"Recall per class on {named(results, split)}: {' and '.join(recall)}",
                 "The same numbers as in the table of recall per class without and with CBAM.",
                 figure_of(plots.recall_bars(None, recall, results["data"]["classes"])),

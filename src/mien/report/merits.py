@@ -74,7 +74,7 @@ def _merit_cells(m: Metrics) -> list[Any]:
 
 def _collapses(results: Results) -> list[str]:
     return [
-        f"{model['title']} collapsed: it calls every image {model['collapsed_to']}."
+        f"{model['title']} collapsed: it calls (almost) every image {model['collapsed_to']}."
         for model in finished(results)
         if model.get("collapsed_to")
     ]

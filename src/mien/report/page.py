@@ -119,7 +119,10 @@ def summary(results: Results) -> list[tuple[str, str]]:
     for model in done:
         if model.get("collapsed_to"):
             lines.append(
-                ("Collapse", f"{model['title']} calls every image {model['collapsed_to']}.")
+                (
+                    "Collapse",
+                    f"{model['title']} calls (almost) every image {model['collapsed_to']}.",
+                )
             )
     if role_note := _test(results):
         lines.append(("The test split", role_note))
@@ -191,7 +194,15 @@ def _test(results: Results) -> str:
     if test in evaluated_splits(results) and test is not None:
         if results["protocol"] != "clean":
             return f"By the paper's protocol, settings may have been chosen on {test} itself."
-        return f"{test} was opened once, after all training, and nothing was chosen on it."
+        first = min(
+            (o["date"] for o in results.get("openings", []) if o["split"] == test), default=""
+        )
+        if late := [m["title"] for m in finished(results) if first and m["finished"] > first]:
+            return (
+                f"{test} had been opened, on {first[:10]}, before these were trained: "
+                f"{listed(late)}. What is chosen after that has been chosen on it."
+            )
+        return f"{test} was opened after all training of this study, and nothing was chosen on it."
     if unlabelled:
         names = listed(f"{split} ({n:,} images)" for split, n in unlabelled.items())
         return f"There are no labels for {names}: no test result is claimed."

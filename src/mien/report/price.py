@@ -9,6 +9,7 @@ from mien.report.results import (
     context,
     finished,
     is_missing,
+    machine,
     main_split,
     metrics_of,
     named,
@@ -51,8 +52,8 @@ def cost(results: Results) -> Table:
         [Column("model"), *keys.values()],
         rows,
         notes=[
-            "Multiply-adds and latency: one image, forward; latency in single precision with a "
-            "batch of one.",
+            "Multiply-adds and latency: one image, forward.",
+            _latency(results),
         ],
         context=context(results),
     )
@@ -78,11 +79,11 @@ def learning(results: Results) -> Table:
             + [log[-1]["validation_accuracy"] if log else None, spread]
         )
     split = results["data"]["roles"]["validation"]
-    watched = [found.n for m in models if (found := metrics_of(m, split, "without_copies"))]
+    watched = [n for m in models if (n := m["efficiency"].get("watched"))]
     return Table(
         "learning",
         f"How fast and how steadily each model learns, on {named(results, split)}, without the "
-        "images that stand in training too",
+        "images that stand in what they were trained on",
         [
             Column("model"),
             Column("epochs", count),
@@ -126,9 +127,19 @@ def price_of_attention(results: Results) -> Table:
             Column("accuracy", signed, "points", "points"),
         ],
         rows,
-        notes=["Against the same network without attention, in the same study.", ONE_SEED],
+        notes=[
+            "Against the same network without attention, in the same study.",
+            _latency(results),
+            ONE_SEED,
+        ],
         context=context(results, split, n) if split else context(results),
     )
+
+
+def _latency(results: Results) -> str:
+    """Where latencies were measured, which is not where the models were trained."""
+    where = machine(results["hardware"])
+    return f"Latency: in single precision, one image at a time, on {where}."
 
 
 def _change(before: float | None, after: float | None) -> float | None:

@@ -6,6 +6,7 @@ from mien.report.results import (
     Results,
     context,
     evaluated_splits,
+    finished,
     is_missing,
     machine,
     scale,
@@ -58,6 +59,8 @@ def provenance(results: Results) -> Table:
     """Hardware, versions, protocol, data, command."""
     data, hardware = results["data"], results["hardware"]
     memory = hardware.get("memory_gb")
+    trained_on = [model.get("hardware") or {} for model in finished(results)]
+    accelerators = dict.fromkeys(a for found in trained_on if (a := found.get("accelerator")))
     rows = [
         ["scale", scale(results)],
         ["protocol", results["protocol_text"]],
@@ -69,7 +72,7 @@ def provenance(results: Results) -> Table:
         ["processor", f"{hardware.get('cpu')}, {hardware.get('cores')} cores"],
         ["threads", str(hardware.get("threads"))],
         ["memory", "unknown" if is_missing(memory) else f"{memory} GB"],
-        ["accelerator", hardware.get("accelerator") or "none"],
+        ["accelerator", ", ".join(accelerators) or "none"],
         ["versions", ", ".join(f"{k} {v}" for k, v in results["versions"].items())],
     ]
     return Table(

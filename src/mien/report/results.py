@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def read_sheets(out: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as sheets:
             return {name: sheets[name] for name in sheets.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(
             f"{path}: cannot be read ({error}). Delete it to have the report without pictures, "
             "or run the same `mien study` again."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,15 +15,17 @@ import torch
 from mien.data.audit import audit
 from mien.data.faceset import FaceSet
 from mien.data.splits import Roles
+from mien.evaluation.openings import read_openings, write_openings
 from mien.metrics import collapsed, epochs_to, evaluate, last_epochs_spread
 from mien.models.cost import cost, outline
-from mien.runs.atomic import write_json, write_text
+from mien.runs.atomic import write_json
 from mien.runs.environment import hardware, versions
 from mien.runs.run import Run, find_finished, run_name
 from mien.study.explaining import explain_best
 from mien.study.scales import Planned, Scale
 from mien.study.sheets import write_sheets
 from mien.training import predict_splits
+from mien.training.parts import unseen
 from mien.training.predict import build_model
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7)
@@ -77,6 +78,8 @@ class StudyResults:
     def write(self, measure: bool = False) -> None:
         """Write the results; with `measure` also the latencies, the pictures and the test split."""
         found = [(planned, self.run_of(planned)) for planned in self.plan]
+        if measure:
+            self._open([run for _, run in found if run is not None])
         models = [self._model(planned, run, measure) for planned, run in found]
         results = {
             "mien": versions().get("mien", "not installed"),
@@ -92,6 +95,7 @@ class StudyResults:
             "hardware": hardware(),
             "versions": versions(),
             "models": models,
+            "openings": read_openings(self.out / "openings.jsonl"),
             "pairs": self._pairs(),
             "balance": self.balance,
             "searches": list(self.searches.values()),
@@ -165,7 +169,6 @@ class StudyResults:
         test = [self.parts.test] if self.parts.test else []
         if measure and run.weights_path.exists():
             predict_splits(run, self.faces, test)
-            self._write_opening(run, test)
         spent = ("training_images_per_second", "train_seconds", "peak_memory_gb")
         last = run.predictions(self.parts.validation).probabilities.argmax(1)
         return row | {
@@ -185,6 +188,7 @@ class StudyResults:
                 "epochs_to": {str(a): epochs_to(run.log, a) for a in THRESHOLDS},
                 "last_epochs_spread": last_epochs_spread(run.log),
                 "last_epochs": min(5, len(run.log)),
+                "watched": int(unseen(self.faces[self.parts.validation], self.train).sum()),
             },
             "collapsed_to": collapsed(last, self.faces.classes),
         }
@@ -205,17 +209,16 @@ class StudyResults:
             }
         return found
 
-    def _write_opening(self, run: Run, splits: Sequence[str]) -> None:
-        """Write down that a labelled test split was opened for a run."""
-        path = self.out / "openings.jsonl"
-        known = path.read_text() if path.exists() else ""
-        lines = []
-        for split in splits:
-            if self.faces[split].labelled and f'"{run.name}"' not in known:
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                lines.append(json.dumps({"split": split, "run": run.name, "date": now}) + "\n")
-        if lines:
-            write_text(path, known + "".join(lines))
+    def _open(self, runs: Sequence[Run]) -> None:
+        """Write down, before they are predicted, for which runs the labelled test is opened."""
+        test = self.parts.test
+        if test is None or not self.faces[test].labelled:
+            return
+        path, part = self.out / "openings.jsonl", self.faces[test]
+        known = {line["run"] for line in read_openings(path) if line["split"] == test}
+        shown = [run for run in runs if run.weights_path.exists() or test in run.predicted]
+        if new := [run.name for run in shown if run.name not in known]:
+            write_openings(path, test, part.fingerprint, new)
 
     def _missing(self) -> list[list[str]]:
         """Searches and cross-validations that the scale plans and that have no result, and why."""
