@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -534,6 +536,8 @@ def test_openapi_describes_what_is_answered(client: TestClient) -> None:
     predict = described["paths"]["/v1/predict"]["post"]
     assert set(predict["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
     assert set(predict["responses"]) >= {"200", "400", "401", "413", "415", "422", "503"}
+    assert set(predict["responses"]["422"]["content"]) == {"application/problem+json"}
+    assert set(predict["responses"]["200"]["content"]) == {"application/json"}
     face = described["components"]["schemas"]["FaceFound"]
     answer = client.post("/v1/predict?attention=true", files=files(grey(9))).json()
     assert set(answer["images"][0]["faces"][0]) == set(face["properties"])
@@ -609,8 +613,41 @@ def test_an_answer_that_takes_too_long_is_given_up_and_its_picture_left_out() ->
             answer = client.post("/v1/predict", files=files(grey(9)))
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert "no answer within 0.3 s" in answer.json()["detail"]
+        queued(client, 1)  # the first, which nothing can stop
         gated.open.set()
+        queued(client, 0)
     assert gated.batches == [1]
+
+
+def test_a_job_that_is_cancelled_while_it_waits_is_held_no_longer() -> None:
+    class Pixels:
+        pass
+
+    go = threading.Event()
+
+    def work(jobs: Sequence[Pixels]) -> list[int]:
+        go.wait(60)
+        return [0] * len(jobs)
+
+    batcher = Batcher(work, most=1, wait=0.0)
+    jobs = [Pixels(), Pixels()]
+    dropped = weakref.ref(jobs[1])
+    at_work, waiting = batcher.submit(jobs)
+    while not at_work.running():
+        time.sleep(0.01)
+    jobs.clear()
+    assert waiting.cancel()
+    assert dropped() is None
+    go.set()
+    assert at_work.result(60) == 0
+    batcher.close()
+
+
+@pytest.mark.parametrize("address", ["/", "/docs", "/healthz"])
+def test_what_can_be_got_can_be_asked_for_its_head(client: TestClient, address: str) -> None:
+    answer = client.head(address)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == client.get(address).headers["content-type"]
 
 
 def test_one_bad_job_does_not_fail_its_neighbours() -> None:

@@ -45,6 +45,9 @@ HEADERS = {
 RETRY_AFTER = "1"
 """Seconds after which a client may come again: a full queue is worked off in about as long."""
 
+PROBLEM = "application/problem+json"
+"""The form of a refusal (RFC 9457)."""
+
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": HTTPStatus(status).phrase}
     for status in (400, 401, 408, 413, 415, 422, 503)
@@ -122,14 +125,22 @@ def create_app(
             raise Refused(401, "this server has a token; send 'Authorization: Bearer TOKEN'")
 
     async def seen(
-        sent: list[Sent], decoded: list[np.ndarray], attention: bool, whole: bool
+        held: ExitStack, sent: list[Sent], decoded: list[np.ndarray], attention: bool, whole: bool
     ) -> list[Seen]:
         jobs = []
         for one, pixels in zip(sent, decoded, strict=True):
             all_of_it = [(0, 0, pixels.shape[1], pixels.shape[0])] if whole else None
             boxes = all_of_it if one.boxes is None else one.boxes
             jobs.append(Picture(pixels, boxes, attention))
-        return await asyncio.gather(*map(asyncio.wrap_future, batcher.submit(jobs)))
+        futures = batcher.submit(jobs)
+        try:
+            return await asyncio.gather(*map(asyncio.wrap_future, futures))
+        except asyncio.CancelledError:
+            # What waits is dropped; what is worked on holds its room until it is done.
+            kept, at_work = held.pop_all(), [future for future in futures if not future.cancel()]
+            ended = asyncio.gather(*map(asyncio.wrap_future, at_work), return_exceptions=True)
+            ended.add_done_callback(lambda _: kept.close())
+            raise
 
     @app.post(
         "/v1/predict",
@@ -165,7 +176,7 @@ def create_app(
                     held.enter_context(room.take(len(sent)))
                     hold(3 * sum(one.pixels for one in sent))
                     decoded = await finished(held, pixels_of, sent)
-                    faces = await seen(sent, decoded, attention, detector == "none")
+                    faces = await seen(held, sent, decoded, attention, detector == "none")
         except TimeoutError:
             if reading:
                 raise Refused(
@@ -190,6 +201,7 @@ def create_app(
         """The model that is served, its classes and detector, and the limits of a request."""
         return {"models": [about], "limits": asdict(limits)}
 
+    @app.head("/healthz", response_class=PlainTextResponse, include_in_schema=False)
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
         """Answers 'ok' while the server runs."""
@@ -206,16 +218,29 @@ def create_app(
         text = metrics.text(room.taken)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(PAGE / "index.html")
 
+    @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return FileResponse(PAGE / "docs.html")
 
     app.mount("/page", StaticFiles(directory=PAGE))
+    declare_problems(app)
     return app
+
+
+def declare_problems(app: FastAPI) -> None:
+    """Have the description of the interface say in which form refusals come."""
+    for path in app.openapi()["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if int(status) in REFUSALS:
+                    _, content = answer["content"].popitem()
+                    answer["content"] = {PROBLEM: content}
 
 
 async def finished(held: ExitStack, work: Callable[..., T], *args: Any) -> T:
@@ -291,7 +316,7 @@ def problem(
     content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     if image is not None:
         content["image"] = image
-    return JSONResponse(content, status, headers, "application/problem+json")
+    return JSONResponse(content, status, headers, PROBLEM)
 
 
 async def on_refused(request: Request, error: Any) -> Response:

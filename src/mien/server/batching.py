@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -36,25 +37,26 @@ class Batcher(Generic[Job, Answer]):
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._work, self._most, self._wait, self._observe = work, most, wait, observe
-        self._queue: SimpleQueue[tuple[Job, Future[Answer]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Future[Answer] | None] = SimpleQueue()
+        self._jobs: dict[Future[Answer], Job] = {}
         self._thread = Thread(target=self._run, name="mien batches", daemon=True)
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> list[Future[Answer]]:
-        """A future of each job's answer. A job whose future is cancelled in time is left out."""
+        """A future of each job's answer. A job whose future is cancelled in time is dropped."""
         futures: list[Future[Answer]] = [Future() for _ in jobs]
         for job, future in zip(jobs, futures, strict=True):
-            self._queue.put((job, future))
+            self._jobs[future] = job
+            future.add_done_callback(self._jobs.pop)
+            self._queue.put(future)
         return futures
 
     def close(self) -> None:
         """Finish the batch at work, cancel what waits, and end the thread."""
-        waiting = []
-        while not self._queue.empty():
-            waiting.append(self._queue.get())
-        for entry in waiting:
-            if entry is not None:
-                entry[1].cancel()
+        with contextlib.suppress(Empty):
+            while True:
+                if (future := self._queue.get_nowait()) is not None:
+                    future.cancel()
         self._queue.put(None)
         self._thread.join()
 
@@ -64,28 +66,28 @@ class Batcher(Generic[Job, Answer]):
             until = monotonic() + self._wait
             while len(batch) < self._most and not ended:
                 try:
-                    entry = self._queue.get(timeout=max(0.0, until - monotonic()))
+                    future = self._queue.get(timeout=max(0.0, until - monotonic()))
                 except Empty:
                     break
-                ended = entry is None
-                if entry is not None:
-                    batch.append(entry)
-            live = [entry for entry in batch if entry[1].set_running_or_notify_cancel()]
+                ended = future is None
+                if future is not None:
+                    batch.append(future)
+            live = [future for future in batch if future.set_running_or_notify_cancel()]
             if live:
                 self._observe(len(live))
                 self._do(live)
             if ended:
                 return
 
-    def _do(self, batch: Sequence[tuple[Job, Future[Answer]]]) -> None:
+    def _do(self, batch: Sequence[Future[Answer]]) -> None:
         try:
-            answers = self._work([job for job, _ in batch])
+            answers = self._work([self._jobs[future] for future in batch])
         except Exception as error:
             if len(batch) == 1:
-                batch[0][1].set_exception(error)
+                batch[0].set_exception(error)
             else:  # one bad job does not fail its neighbours
-                for entry in batch:
-                    self._do([entry])
+                for future in batch:
+                    self._do([future])
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for future, answer in zip(batch, answers, strict=True):
             future.set_result(answer)

@@ -260,12 +260,16 @@ const REASONS = {
 
 async function startCamera() {
   let stream;
+  $("camera").disabled = true; // a second click would open a second stream
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: { ideal: FRAME_WIDTH } } });
   } catch (error) {
     return say(REASONS[error.name] ?? `The camera cannot be used: ${error.message}`, true);
+  } finally {
+    $("camera").disabled = false;
   }
   asked += 1;
+  stage.classList.remove("busy"); // of a picture whose answer is no longer waited for
   chosen = null;
   camera = stream;
   clear();
@@ -349,7 +353,7 @@ $("access").addEventListener("submit", (event) => {
   event.preventDefault();
   token = $("token").value;
   $("access").hidden = true;
-  begin().then(() => chosen && take(chosen));
+  begin().then((known) => known && (chosen ? take(chosen) : say("No picture yet.")));
 });
 document.addEventListener("paste", (event) => {
   const [file] = event.clipboardData.files;
@@ -377,8 +381,10 @@ if (!navigator.mediaDevices?.getUserMedia) {
 async function begin() {
   try {
     await introduce();
+    return true;
   } catch (error) {
     failed(error);
+    return false;
   }
 }
 begin();
