@@ -4,7 +4,12 @@ Counted are the passes over the map that no fusion avoids, for each needs what a
 summed up: statistics of the channels (one read), the first gate with the statistics of the places
 (a read and a write), the last gate (a read and a write, and with ``--residual`` another read); and
 for each of the three on the way back two reads and a write. What those bytes take is the time in
-which this machine copies a map of the same size, for every two maps counted. On an accelerator:
+which this machine copies a map of the same size, for every two maps counted. The published figure
+comes from
+
+    python bench/attention.py --threads 2 --rounds 25 --out docs/results/attention-bytes.md
+
+and on an accelerator from
 
     python bench/attention.py --precision bf16 --batch 256 --residual --compile \\
         --out docs/results/attention-bytes-gpu.md

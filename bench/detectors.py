@@ -12,7 +12,7 @@ shares found are lower than there, and what the mapping is worth in photographs 
 
 The published figures come from
 
-    python bench/detectors.py --data .data/fer2013 --images 600 --threads 2 \\
+    python bench/detectors.py --data .data/fer2013 --images 600 --threads 1 \\
         --out docs/results/detectors.md
 
 CenterFace is there after `mien fetch detector`; YuNet with ``--yunet FILE``.

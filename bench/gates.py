@@ -4,8 +4,8 @@ A gate of 0.5 twice in each block leaves a quarter of the signal. Shown are what
 fresh network, how the trainings begin, and where they end. What is trained is kept under
 ``--runs``, so the same command goes on where it was stopped. The published figure comes from
 
-    python bench/gates.py --data .data/fer2013 --images 400 --epochs 5 --seeds 3 \\
-        --threads 2 --out docs/results/gates.md
+    python bench/gates.py --data .data/fer2013 --networks plain vgg19-without-norm --images 150 \\
+        --epochs 3 --threads 1 --out docs/results/gates.md
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ setting with the other seeds, and so is what the grid itself would have picked. 
 kept under ``--runs``, so the same command goes on where it was stopped.
 The published figure comes from
 
-    python bench/halving.py --data drawn:2800 --epochs 18 --seeds 3 --threads 1 --workers 2 \\
+    python bench/halving.py --data drawn:2800 --epochs 18 --seeds 3 --threads 1 \\
         --out docs/results/halving.md
 """
 

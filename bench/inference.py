@@ -8,10 +8,11 @@ all the same, and a note says so.
 
 The published figures come from
 
-    python bench/inference.py --data .data/fer2013 --run runs/plain-33a0a4f47c \\
+    python bench/inference.py --data .data/fer2013 --run runs/plain-81e1512c5f \\
         --out docs/results/inference.md
+    python bench/inference.py --data .data/fer2013 --out docs/results/inference-packaged.md
 
-Without ``--run`` it is the packaged model that is measured.
+where the run is one of recipe `best`; without one it is the packaged model that is measured.
 """
 
 from __future__ import annotations
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
 ONNX = {"onnx-fp32": "fp32", "onnx-fp16": "fp16", "onnx-int8": "int8"}
 ENGINES = ("eager", "compiled", *ONNX)
 BATCHES = (1, 64)
-WARM = 3
-"""Calls before the clock starts, each time that an engine's turn comes."""
-
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -105,15 +103,16 @@ def opened(engine: Engine) -> Predict:
     return predict
 
 
-def timed(engine: Engine, images: np.ndarray, calls: int) -> list[float]:
-    """Seconds of each of so many calls on one batch."""
-    predict, taken = opened(engine), []
-    for _ in range(WARM):
+def timed(engine: Engine, images: np.ndarray, seconds: float) -> list[float]:
+    """Seconds of each call on one batch, for so many seconds; those of a tenth before are left."""
+    predict, taken, now = opened(engine), [], perf_counter()
+    start, end = now + seconds / 10, now + 1.1 * seconds
+    while now < end or not taken:
+        began = now
         predict(images)
-    for _ in range(calls):
-        began = perf_counter()
-        predict(images)
-        taken.append(perf_counter() - began)
+        now = perf_counter()
+        if began >= start:
+            taken.append(now - began)
     return taken
 
 
@@ -128,9 +127,12 @@ def predicted(engine: Engine, images: np.ndarray) -> np.ndarray:
 
 
 def measure(
-    engines: Sequence[Engine], images: np.ndarray, rounds: int, calls: int
+    engines: Sequence[Engine], images: np.ndarray, rounds: int, seconds: float
 ) -> dict[str, Measured]:
-    """Let the engines take turns, each in a fresh process that waits while others are measured."""
+    """Let the engines take turns, each in a fresh process that waits while others are measured.
+
+    Each round begins with another of them, so that none always follows the same one.
+    """
     found = {engine.name: Measured() for engine in engines}
     with ExitStack() as stack:
         # Spawned, for a forked process would begin with all that this one holds.
@@ -142,11 +144,12 @@ def measure(
         # All labels first, so that every engine is open before the first round.
         for engine, pool in pools.items():
             found[engine.name].labels = pool.submit(predicted, engine, images).result()
-        for _ in range(rounds):
+        for number in range(rounds):
             for batch in BATCHES:
                 some = images[np.arange(batch) % len(images)]
-                for engine, pool in pools.items():
-                    taken = pool.submit(timed, engine, some, calls).result()
+                for place in range(len(engines)):
+                    engine = engines[(number + place) % len(engines)]
+                    taken = pools[engine].submit(timed, engine, some, seconds).result()
                     found[engine.name].seconds[batch].append(taken)
         for engine, pool in pools.items():
             measured = found[engine.name]
@@ -275,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--run", type=Path, help="a finished run; default: the packaged model")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, help="default: all of them")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=100, help="of one batch in one round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one batch in one round")
     parser.set_defaults(threads=2)
     args = sheet.parse(parser, argv, "inference")
 
@@ -285,10 +288,10 @@ def main(argv: Sequence[str] | None = None) -> str:
         raise MienError(f"{faces.name}: '{found.validation}' has no labels to compare with")
     with tempfile.TemporaryDirectory() as folder:
         engines, refused = engines_of(args, faces, Path(folder))
-        measured = measure(engines, validation.images, args.rounds, args.calls)
+        measured = measure(engines, validation.images, args.rounds, args.seconds)
         context = (
             f"{args.run.name if args.run else 'the packaged model'}, {args.threads} threads, "
-            f"{args.rounds} rounds of {args.calls} calls."
+            f"{args.rounds} rounds of {args.seconds:g} seconds."
         )
         tables = [
             speed_table(measured, refused, validation.labels, engines, context),

@@ -8,7 +8,7 @@ every answer is to be right or 503 with Retry-After.
 
 The published figures come from
 
-    python bench/serving.py --data .data/fer2013 --requests 4000 --rounds 5 \\
+    python bench/serving.py --data .data/fer2013 --requests 1000 --rounds 3 \\
         --out docs/results/serving.md
 """
 

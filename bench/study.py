@@ -13,7 +13,7 @@ the best setting of a search has is not known beforehand: tuned models are count
 that the paper reports as the best, and rungs with as many epochs as they allow, so that what is
 shown is the most it can be. Beside it stands the whole grid, trained in full. On an accelerator:
 
-    python bench/study.py --data .data/fer2013 --out docs/results/study-cost.md
+    python bench/study.py --data .data/fer2013 --out docs/results/study-cost-gpu.md
 
 and on a processor, where a batch of another size is hardly faster:
 

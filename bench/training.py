@@ -13,10 +13,13 @@ loaders      the batches of both ways without a model
 
 The published figures come from
 
-    python bench/training.py --data .data/fer2013 --threads 2 --images 512 --rounds 5 \\
-        --parts rates attention --out docs/results/training-quarter-width.md
-    python bench/training.py --data .data/fer2013 --threads 2 --images 128 --rounds 3 \\
-        --width 1 --out docs/results/training-full-width.md
+    python bench/training.py --data .data/fer2013 --threads 2 --parts rates --images 512 \\
+        --models plain resnet50 vgg19 inceptionv3 --out docs/results/training-rates.md
+    python bench/training.py --data .data/fer2013 --threads 2 --parts memory --width 1 \\
+        --out docs/results/training-memory.md
+    python bench/training.py --data .data/fer2013 --threads 2 --parts attention --images 64 \\
+        --rounds 20 --compile --models plain vgg19 resnet50 inceptionv3 \\
+        --out docs/results/attention-share.md
 
 and on an accelerator from
 
@@ -32,7 +35,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from time import perf_counter
 
 import numpy as np
@@ -128,14 +131,17 @@ class Turns:
 def rates_in_turns(
     recipe: Recipe, faces: FaceSet, step: Step, fixed: Batch, device: torch.device
 ) -> tuple[float, float]:
-    """Images per second of the step alone and of the training loop, medians over the stretches."""
+    """Images per second of the step alone and of the training loop, as of one long stretch each.
+
+    Stalls count, as they do for `UsualWay`.
+    """
     training = Training(recipe, faces, None, device)
     turns = Turns(training.batches, step, fixed)
     training.batches = turns  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         training.begin(Path(folder) / "run")
         training.finish("none")
-    alone, fitted = (median(times) for times in zip(*turns.seconds, strict=True))
+    alone, fitted = (fmean(times) for times in zip(*turns.seconds, strict=True))
     images = turns.stretch * turns.size
     return images / alone, images / fitted
 

@@ -4,8 +4,10 @@ The four take turns on one video, which is made on the spot: faces of ``--data``
 grey ground; and then on a folder of its frames as JPEG. A second, longer video of small frames
 shows the memory early and late.
 
-    python bench/video.py --data .data/fer2013 --seconds 20 --minutes 60 --threads 2 \\
-        --out docs/results/video.md
+    python bench/video.py --data .data/fer2013 --parts frames pictures --seconds 20 \\
+        --pictures 500 --rounds 3 --threads 2 --out docs/results/video.md
+    python bench/video.py --data .data/fer2013 --parts memory --minutes 60 --threads 1 \\
+        --out docs/results/video-memory.md
 """
 
 from __future__ import annotations

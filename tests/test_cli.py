@@ -9,18 +9,22 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from mien.balance import BALANCE
 from mien.cli import app, main
 from mien.cli.train import recipe_of
 from mien.data import CLASSES, draw_faces
 from mien.runs.recipe import Recipe
+from mien.study.scales import Planned, Scale
 from mien.training import fit
 
 
@@ -132,21 +136,21 @@ def test_a_picture_that_is_none_is_named_or_skipped_when_asked(
     assert len((tmp_path / "all.jsonl").read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "demo", "study", "report", "train", "recipes", "predict", "tune", "crossval", "compare",
-        "paper", "balance", "export", "data info", "data fetch", "data store",
-        "fetch detector",
-    ],
-)  # fmt: skip
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    from typer.main import get_command
+def commands(group: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield " ".join((*words, name)), command
 
-    found = get_command(app)
-    for word in command.split():
-        found = found.commands[word]  # type: ignore[attr-defined]
-    assert "Example:" in (found.help or "")
+
+COMMANDS = dict(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str) -> None:
+    example = (COMMANDS[name].help or "").partition("Example: ")[2]
+    assert f"mien {name}" in example.splitlines()[0]
 
 
 def test_a_kind_of_balancing_takes_the_place_of_the_recipes_own(tmp_path: Path) -> None:
@@ -163,8 +167,6 @@ def test_a_kind_of_balancing_takes_the_place_of_the_recipes_own(tmp_path: Path) 
 
 @pytest.mark.parametrize("command", ["train", "tune", "crossval"])
 def test_the_help_names_every_kind_of_balancing(command: str) -> None:
-    from typer.main import get_command
-
     found = get_command(app).commands[command]  # type: ignore[attr-defined]
     [option] = [one for one in found.params if one.name == "balance"]
     named = option.help.split(":")[1].split(".")[0]
@@ -316,3 +318,33 @@ def drawn_to(root: Path) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), image)
     return names
+
+
+def test_demo_and_study_are_run_as_commands_and_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe.from_dict(dict(setting.split("=") for setting in NET), "NET")
+    plan = (Planned("plain", "none", "default", recipe),)
+    small = {name: Scale(name, f"{name} scale", True, None, plan) for name in ("demo", "cpu")}
+    monkeypatch.setattr("mien.study.scales.scales", lambda: small)
+    monkeypatch.setattr("mien.data.read", lambda data, **more: draw_faces(105, size=24))
+    pages: list[Path] = []  # the report itself has tests of its own
+    monkeypatch.setattr("mien.report.write_report", lambda out: pages.append(out) or out / "page")
+    monkeypatch.chdir(tmp_path)
+    done = mien("demo", "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    assert "report: studies/demo/page" in done.stdout
+    assert json.loads(Path("studies/demo/results.json").read_text())["scale"] == "demo"
+    (kept,) = Path("runs").glob("*/weights.safetensors")
+    written = kept.stat().st_mtime_ns
+    done = mien("demo", "--jobs", 1)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 trainings are done" in done.stderr
+    assert kept.stat().st_mtime_ns == written
+    records = ("--records", "studies/demo/records", "--runs", "others", "--out", "again")
+    done = mien("study", "--data", "drawn", *records)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 trainings are done" in done.stderr
+    assert not list(Path().glob("others/*/weights.safetensors"))
+    assert json.loads(Path("again/results.json").read_text())["scale"] == "cpu"
+    assert pages == [Path("studies/demo"), Path("studies/demo"), Path("again")]

@@ -21,9 +21,12 @@ import numpy as np
 import pytest
 import typer.main
 from PIL import Image
+from sklearn.metrics import f1_score
+from statsmodels.stats.proportion import proportion_confint
 
 from mien.cli import app, main
 from mien.data import draw_faces
+from mien.runs.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -262,3 +265,38 @@ def test_the_other_pages_run(folder: Path) -> None:
     printed = "".join(run_page(page) for page in DOCS if page.name not in done)
     assert "3 of 18 sums do not add up" in printed
     assert list((folder / "studies/paper").iterdir())
+
+
+RECORDED = {
+    "VGG19 (w1/4)": "vgg19-w1_4-9267db77f5",
+    "VGG19-CBAM (w1/4)": "vgg19-cbam-w1_4-7ac889d4a0",
+    "ResNet50 (w1/4)": "resnet50-w1_4-e7d6c71d43",
+    "ResNet50-CBAM (w1/4)": "resnet50-cbam-w1_4-edcbc55aec",
+    "InceptionV3 (w1/4)": "inceptionv3-w1_4-bd237d6782",
+    "InceptionV3-CBAM (w1/4)": "inceptionv3-cbam-w1_4-82ad42331a",
+    "plain, recipe `fast` (6 epochs)": "plain-83d46a334f",
+    "plain, recipe `plain` (26 epochs)": "plain-33a0a4f47c",
+    "plain, recipe `best` (80 epochs)": "plain-81e1512c5f",
+    "plain (w1.5), recipe `distilled` (45 epochs), taught by `best`": "plain-w1.5-82f6a001c0",
+}
+"""Rows of the README's table of results, and the records that they are read from."""
+
+
+@pytest.mark.parametrize("row", RECORDED)
+def test_the_readmes_results_are_those_of_the_records(row: str) -> None:
+    run = Run.open(ROOT / "docs" / "results" / "runs" / RECORDED[row])
+    found = run.predictions("PublicTest")
+    right = found.probabilities.argmax(1) == found.labels
+    accuracy, low, high = (100 * share for share in (right.mean(), *wilson(right)))
+    recall = [right[found.labels == label].mean() for label in range(7)]
+    lines = ROOT.joinpath("README.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"| {row} |"))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[1] == f"{accuracy:.1f} [{low:.1f}, {high:.1f}]"
+    assert cells[3] == f"{100 * np.mean(recall):.1f}"
+    f1 = f1_score(found.labels, found.probabilities.argmax(1), average="macro")
+    assert cells[4] == f"{f1:.3f}"
+
+
+def wilson(right: np.ndarray) -> tuple[float, float]:
+    return proportion_confint(right.sum(), len(right), method="wilson")

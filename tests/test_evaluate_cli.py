@@ -355,8 +355,8 @@ def test_probabilities_of_a_run_are_those_of_predict_probabilities(runs: dict[st
 
 
 @pytest.mark.real
-def test_privatetest_has_no_labels_and_is_refused(fer2013: Path, tmp_path: Path) -> None:
-    words = ("evaluate", PACKAGED, "--data", fer2013, "--split", "test", "--out", tmp_path / "out")
+def test_privatetest_has_no_labels_and_is_refused(closed: Path, tmp_path: Path) -> None:
+    words = ("evaluate", PACKAGED, "--data", closed, "--split", "test", "--out", tmp_path / "out")
     status, _, err = mien(*words)
     assert status == 1
     assert "'PrivateTest': 3,589 of 3,589 images have no label" in err

@@ -10,6 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -362,3 +363,40 @@ def test_a_photo_taken_sideways_is_turned_upright_first() -> None:
     model = Classifier(brightness())
     upper, lower = model.predict(stream.getvalue(), boxes=[(0, 0, 20, 20), (0, 20, 20, 20)])
     assert (upper.label, lower.label) == ("bright", "dark")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("views", "accuracy"), [(2, 0.7169), (1, 0.6935)])
+def test_the_packaged_model_is_as_accurate_as_it_is_said_to_be(
+    fer2013: Path, views: int, accuracy: float
+) -> None:
+    faces = mien.read(fer2013)["PublicTest"]
+    called = mien.load(views=views, detector="none").predict_proba(faces.images).argmax(1)
+    assert (called == faces.labels).mean() == pytest.approx(accuracy, abs=5e-4)
+    card = PACKAGED.with_suffix(".md").read_text()
+    assert views == 1 or f"{100 * accuracy:.1f} %" in card
+
+
+@pytest.mark.parametrize("out", ["faces.csv", "copies", "film.csv"])
+def test_the_base_install_predicts_pictures_and_films(tmp_path: Path, out: str) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "f.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 64))
+    for _ in range(3):
+        writer.write(np.full((64, 64, 3), 90, np.uint8))
+    writer.release()
+    Image.fromarray(np.full((64, 64), 90, np.uint8)).save(tmp_path / "p.png")
+    source = "f.avi" if out == "film.csv" else "p.png"
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({TRAINING}));"
+        f"sys.argv = ['mien', 'predict', '{source}', '--detector', 'none', '--out', '{out}'];"
+        "from mien.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / out).exists()
+
+
+TRAINING = ("torch", "torchvision", "timm", "scipy", "sklearn", "matplotlib", "jinja2", "onnx",
+            "onnxscript", "optuna", "sqlalchemy", "safetensors")  # fmt: skip
+"""What the base install has not."""

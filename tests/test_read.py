@@ -500,8 +500,8 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path):
 
 
 @pytest.mark.real
-def test_the_real_set_has_the_official_counts(fer2013):
-    faces = read(fer2013, cache=False)
+def test_the_real_set_has_the_official_counts(closed):
+    faces = read(closed, cache=False)
     assert faces.images.shape == (35_887, 48, 48)
     for split in ("Training", "PublicTest"):
         np.testing.assert_array_equal(faces[split].counts(), COUNTS[split])

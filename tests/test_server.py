@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
 import signal
 import socket
@@ -557,9 +558,10 @@ def test_requests_that_wait_are_looked_at_together() -> None:
         gated.open.set()
         answers = [first.result(), *(other.result() for other in others)]
         metrics = client.get("/metrics").text
-    # On a busy machine the last of them may still be on their way from the count to the queue.
-    assert gated.batches[:2] == [1, 4]
+    # On a busy machine some may still be on their way from the count to the queue.
     assert sum(gated.batches) == 8
+    assert max(gated.batches) <= 4
+    assert len(gated.batches) < 8
     assert f'mien_batch_images_bucket{{le="1"}} {gated.batches.count(1)}\n' in metrics
     assert f'mien_batch_images_bucket{{le="4"}} {len(gated.batches)}\n' in metrics
     assert "mien_queue_images 0\n" in metrics
@@ -770,23 +772,31 @@ def test_addresses_of_this_machine_alone_are_known() -> None:
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.1.4", "example.org")))
 
 
-def test_the_command_serves_until_it_is_interrupted() -> None:
+@pytest.mark.parametrize("token", ["", "geheim"])
+def test_the_command_serves_until_it_is_interrupted(token: str) -> None:
     command = [sys.executable, "-m", "mien.cli", "serve", "--port", "0", "--host", "0.0.0.0"]
     with subprocess.Popen(
-        [*command, "--detector", "none"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--detector", "none"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"MIEN_TOKEN": token},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         first = process.stdout.readline()
         port = int(re.search(r":(\d+)/", first)[1])  # type: ignore[index]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as kept:  # a connection left open
-            answer = kept.post("/v1/predict", files=files(grey(90)), timeout=60)
+            refused = kept.post("/v1/predict", files=files(grey(90)), timeout=60)
+            assert refused.status_code == (401 if token else 200)
+            shown = {"Authorization": f"Bearer {token}"} if token else {}
+            answer = kept.post("/v1/predict", files=files(grey(90)), headers=shown, timeout=60)
             assert len(answer.json()["images"][0]["faces"][0]["probabilities"]) == 7
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 0
         assert "stopped" in process.stdout.read()
         errors = process.stderr.read()
-    assert errors.startswith("warning: whoever reaches 0.0.0.0 may ask")
+    assert errors.startswith("warning: whoever reaches 0.0.0.0 may ask") == (not token)
     assert "Traceback" not in errors
 
 

@@ -20,8 +20,15 @@ from statsmodels.stats.multitest import multipletests
 from mien.errors import DataError
 from mien.evaluation import ranks, significance
 
-rng = np.random.default_rng(1)
-FIVE_BY_TWO = [rng.normal(mean, 0.02, (5, 2)) for mean in (0.0, 0.01, -0.03)]
+FIVE_BY_TWO = [
+    np.random.default_rng(seed).normal(mean, 0.02, (5, 2))
+    for seed, mean in enumerate((0.0, 0.01, -0.03))
+]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(1)
 
 
 def table(both: int, only_first: int, only_second: int, neither: int) -> tuple[list, list]:
@@ -149,7 +156,7 @@ def test_two_models_that_never_disagree_still_leave_an_interval_with_a_width():
     assert -0.06 < low < 0 < high < 0.06
 
 
-def test_the_bootstrap_agrees_with_scipys_and_repeats_itself():
+def test_the_bootstrap_agrees_with_scipys_and_repeats_itself(rng):
     first, second = rng.random((2, 400))
     second += 0.02
     found = significance.paired_bootstrap(first, second, measure="loss", seed=3)
@@ -198,7 +205,7 @@ def test_friedman_and_nemenyi_are_those_of_demsars_example():
 
 
 @pytest.mark.parametrize("models", [3, 4, 6])
-def test_friedman_is_scipys_also_with_ties(models):
+def test_friedman_is_scipys_also_with_ties(models, rng):
     scores = rng.integers(0, 4, (12, models)) / 10
     expected = stats.friedmanchisquare(*scores.T)
     found = ranks.friedman(scores)
@@ -206,7 +213,7 @@ def test_friedman_is_scipys_also_with_ties(models):
 
 
 @pytest.mark.parametrize(("models", "q"), [(2, 1.960), (3, 2.343), (6, 2.850), (10, 3.164)])
-def test_the_critical_difference_has_the_published_factor(models, q):
+def test_the_critical_difference_has_the_published_factor(models, q, rng):
     # Demšar (2006), table 5a
     found = ranks.friedman(rng.random((5, models)))
     assert found.critical_difference == pytest.approx(
@@ -214,7 +221,7 @@ def test_the_critical_difference_has_the_published_factor(models, q):
     )
 
 
-def test_pairs_further_apart_than_the_critical_difference_have_a_small_p_and_are_named():
+def test_pairs_further_apart_than_the_critical_difference_have_a_small_p_and_are_named(rng):
     scores = np.arange(4) + rng.normal(0, 0.3, (12, 4))
     found = ranks.friedman(scores)
     distances = np.abs(np.subtract.outer(found.mean_ranks, found.mean_ranks))
@@ -230,7 +237,7 @@ def test_models_that_always_tie_show_no_difference():
     assert "No difference in rank was shown" in found.sentence(["A", "B", "C"])
 
 
-def test_friedman_warns_beside_its_figures_that_folds_are_not_independent():
+def test_friedman_warns_beside_its_figures_that_folds_are_not_independent(rng):
     assert (
         "folds of one data set are not independent blocks"
         in (ranks.friedman(rng.random((10, 3))).to_dict()["assumptions"])

@@ -40,7 +40,9 @@ def train(
     records: Annotated[
         Path | None, typer.Option(help="Leave a small record of the finished run here.")
     ] = None,
-    processes: Annotated[int, typer.Option(help="Share every batch out to so many processes.")] = 1,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Share every batch out to so many processes.")
+    ] = 1,
     launcher: Annotated[str, typer.Option(help="torch, or ray: what starts them.")] = "torch",
     device: Device = None,
     skip_bad: SkipBad = False,
