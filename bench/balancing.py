@@ -5,12 +5,12 @@ seed, so recall of a small class is that of all its images, not of the few of a 
 The generator is trained anew in the training part of each fold. What is trained is kept under
 ``--runs``, so the same command goes on where it was stopped. The published figure comes from
 
-    python bench/balancing.py --data .data/fer2013 --arms none weights oversample gan \\
-        --folds 5 --seeds 3 --generator small --workers 2 --out docs/results/balancing.md
+    python bench/balancing.py --data .data/fer2013 --arms none weights oversample softmax \\
+        post-hoc gan gan-disgust gan+oversample "none, as long" "oversample, as long" \\
+        --folds 5 --seeds 3 --workers 2 --threads 1 --out docs/results/balancing.md
 
-to which ``"none, as long" "oversample, as long"`` add arms of as many steps as generated images
-bring, and on an accelerator, with all arms, from ``--arms`` left out and ``--generator default``.
-That of balanced softmax (``balancing-softmax.md``) has ``--arms none oversample softmax post-hoc``.
+where those "as long" have as many steps as generated images bring; and on an accelerator from
+``--arms`` left out and ``--generator default``.
 """
 
 from __future__ import annotations
@@ -136,12 +136,28 @@ def difference(one: Arm, other: Arm, faces: FaceSet, balanced: bool) -> tuple[fl
     return float(np.mean(means)), float(np.sqrt(np.sum(np.square(errors))) / len(errors))
 
 
-def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Table:
-    """Every arm beside none: is it better, and what could have been seen."""
+def beside(found: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
+    """Which arms are compared: none with each, and those alike in what they take.
+
+    An arm of generated images stands beside those of as many steps, balanced softmax beside the
+    answers of none adjusted.
+    """
     first, *others = found
+    alike = [
+        (one, other)
+        for other in others
+        for one in others
+        if (AS_LONG in one.name and "gan" in other.name)
+        or (one.name == POST_HOC and other.name == "softmax")
+    ]
+    return [(first, other) for other in others] + alike
+
+
+def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Table:
+    """Every arm beside none and those like it: is it better, and what could have been seen."""
     tests = [
-        (arm.name, what, *difference(first, arm, faces, balanced))
-        for arm in others
+        (arm.name, one.name, what, *difference(one, arm, faces, balanced))
+        for one, arm in beside(found)
         for what, balanced in (("accuracy", False), ("balanced accuracy", True))
     ]
     p = [2 * stats.norm.sf(abs(mean) / max(error, 1e-12)) for *_, mean, error in tests]
@@ -149,9 +165,10 @@ def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Tab
     least = stats.norm.ppf(0.975) + stats.norm.ppf(POWER)
     return Table(
         "balancing-differences",
-        f"Differences from '{first.name}', paired on the pooled images.",
+        "Differences, paired on the pooled images.",
         [
             Column("arm"),
+            Column("beside"),
             Column("figure"),
             Column("points", signed),
             Column("95 % interval", lambda pair: f"{signed(pair[0])} to {signed(pair[1])}"),
@@ -162,6 +179,7 @@ def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Tab
         [
             [
                 name,
+                one_name,
                 what,
                 100 * mean,
                 (100 * (mean - 1.96 * error), 100 * (mean + 1.96 * error)),
@@ -169,7 +187,9 @@ def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Tab
                 corrected,
                 100 * least * error,
             ]
-            for (name, what, mean, error), one, corrected in zip(tests, p, adjusted, strict=True)
+            for (name, one_name, what, mean, error), one, corrected in zip(
+                tests, p, adjusted, strict=True
+            )
         ],
         [
             "z-tests by images, means over the seeds, copies as one draw; p and intervals leave "

@@ -333,12 +333,20 @@ def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_wh
     assert {run.info["data"]["train"]["images"] for run in runs} == {49}
     rows = rows_of(text, "Kinds of balancing")
     assert [row[0] for row in rows] == ["none", *arms]
-    tests = rows_of(text, "Differences from 'none'")
+    tests = rows_of(text, "Differences, paired")
     assert [row[0] for row in tests] == ["weights"] * 2 + ["oversample, as long"] * 2
+    assert {row[1] for row in tests} == {"none"}
     for accuracy in tests[::2]:
         arm = next(row for row in rows if row[0] == accuracy[0])
         expected = number(arm[1].split()[0]) - number(rows[0][1].split()[0])
-        assert number(accuracy[2]) == pytest.approx(expected, abs=0.11)
+        assert number(accuracy[3]) == pytest.approx(expected, abs=0.11)
+    made_up = [
+        bench.balancing.Arm(name, np.zeros((1, 1), int), (0.0, 0.0))
+        for name in ("none", "softmax", "post-hoc", "gan", "oversample, as long")
+    ]
+    pairs = [(one.name, other.name) for one, other in bench.balancing.beside(made_up)]
+    assert pairs[:4] == [("none", arm.name) for arm in made_up[1:]]
+    assert set(pairs[4:]) == {("post-hoc", "softmax"), ("oversample, as long", "gan")}
 
 
 def test_balancing_after_training_divides_what_none_says_by_the_shares_of_the_classes(

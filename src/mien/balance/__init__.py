@@ -19,6 +19,6 @@ BALANCE: dict[str, dict[str, Any]] = {
 """Settings of a recipe by the short name of a kind of balancing; others are at their default."""
 
 BALANCE["auto"] = BALANCE["oversample"]
-"""What reached the best balanced accuracy on FER-2013 (docs/results/balancing.md, -softmax.md)."""
+"""What reached the best balanced accuracy on FER-2013 (docs/results/balancing.md)."""
 
 __all__ = ["BALANCE", "CLASS_WEIGHTS", "class_weights", "to_generate"]
