@@ -178,9 +178,8 @@ def model(faces: FaceSet, split: str, recipe: Recipe = TINY) -> Trained:
 
 
 def test_an_unlabelled_test_split_is_refused_before_anything_is_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
     data = tmp_path / "data"
     faces = read("drawn:210", size=24)
     for split in faces.splits:
@@ -297,9 +296,8 @@ def test_a_map_that_is_no_table_of_names_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_test_split_of_another_data_set_is_mapped_opened_and_written_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
     faces = draw_faces(70, size=40, seed=9)
     names = {"happy": "4", "sad": "5", "neutral": "contempt"}
     counts = dict.fromkeys(names.values(), 0)

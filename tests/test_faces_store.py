@@ -29,11 +29,6 @@ from mien.training.batches import Batches
 COLUMNS = ("labels", "names", "split", "origin", "soft", "weights")
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MIEN_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def faces(colour: bool = False) -> FaceSet:
     """Drawn faces, their splits mixed up, two of them copies, with votes and weights."""
     drawn = draw_faces(70, size=24)

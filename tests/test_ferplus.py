@@ -16,8 +16,7 @@ HEADER = "image,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,u
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+def folder(tmp_path) -> Path:
     for number, name in enumerate(CLASSES):
         path = tmp_path / "fer" / "train" / name / f"Training_{number}.png"
         path.parent.mkdir(parents=True)
@@ -63,8 +62,7 @@ def test_votes_lie_in_the_folder_beside_it_or_where_told(folder, tmp_path):
     np.testing.assert_array_equal(told.soft, beside.soft)
 
 
-def test_the_official_table_joins_the_rows_of_fer2013_csv(tmp_path, monkeypatch):
-    monkeypatch.setenv("MIEN_CACHE", str(tmp_path / "cache"))
+def test_the_official_table_joins_the_rows_of_fer2013_csv(tmp_path):
     rows = [f"{n},{' '.join([str(n)] * 2304)},Training" for n in range(7)]
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
     (tmp_path / "fer2013new.csv").write_text(

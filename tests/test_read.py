@@ -19,11 +19,6 @@ from mien.data.official import COUNTS
 from mien.errors import DataError
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MIEN_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
 def pixels(number: int, size: int = 48) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 256, (size, size), np.uint8)
 
@@ -480,7 +475,7 @@ def test_a_table_is_brought_to_another_size(tmp_path):
     assert read(path, channels=3).images.shape == (42, 48, 48, 3)
 
 
-def test_drawn_faces_are_asked_for_by_name(monkeypatch):
+def test_drawn_faces_are_asked_for_by_name():
     faces = read("drawn:14:3", size=32)
     assert (len(faces), faces.size) == (14, 32)
     assert set(faces.origin) == {"drawn"}
