@@ -7,7 +7,7 @@ is taken from an earlier call. In the manner of K. Jordan, 94 % on CIFAR-10 in 3
 single GPU (2024). On an accelerator:
 
     python bench/speedrun.py --data .data/fer2013 --seeds 5 --set precision=bf16 compile=true \\
-        --out docs/results/speedrun.md
+        --out docs/results/speedrun-gpu.md
 """
 
 from __future__ import annotations
