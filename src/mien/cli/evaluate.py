@@ -67,7 +67,7 @@ def tune(
     from mien.report.searches import write_search
     from mien.runs.environment import trainings_at_once
     from mien.runs.settings import unknown
-    from mien.search import Range, Space
+    from mien.search import Space
     from mien.search import tune as search
     from mien.study.paper import TABLE_IV, TABLES_V_IX
 
@@ -84,8 +84,7 @@ def tune(
         base = searched.recipe({})
     else:
         raise RecipeError(unknown("space", space, grids) + "; or give a TOML file")
-    levels = searched.parameters.get("soft_labels", ())
-    votes = base.soft_labels or (not isinstance(levels, Range) and True in levels)
+    votes = base.soft_labels or "soft_labels" in searched.parameters
     faces = read(data, skip_bad=skip_bad, votes=votes)
     inner: Any = ()
     if folds:

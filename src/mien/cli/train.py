@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -115,7 +114,7 @@ def recipe_of(
     name: str,
     changes: list[str],
     balance: str | None = None,
-    base: Mapping[str, Any] = MappingProxyType({}),
+    base: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """A recipe by name or from a TOML file, with settings changed.
 
@@ -132,7 +131,7 @@ def recipe_of(
         recipe = recipes()[name]
     else:
         raise RecipeError(unknown("recipe", name, recipes()) + "; or give a TOML file")
-    settings = recipe.to_dict() | dict(base)
+    settings = recipe.to_dict() | dict(base or {})
     if balance is not None:
         if balance not in BALANCE:
             raise RecipeError(unknown("balance", balance, BALANCE))

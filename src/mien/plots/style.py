@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mien.errors import MienError, RunError
+from mien.errors import MienError
+from mien.runs.atomic import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,7 +142,7 @@ def save(figure: Figure, path_stem: str | Path) -> tuple[Path, Path]:
     paths = []
     for form, metadata in dates.items():
         path = Path(f"{path_stem}.{form}")
-        _write(path, _render(figure, form, metadata))
+        write_bytes(path, _render(figure, form, metadata))
         paths.append(path)
     return paths[0], paths[1]
 
@@ -195,20 +195,3 @@ def _render(figure: Figure, form: str, metadata: dict[str, str | None]) -> bytes
     buffer = BytesIO()
     figure.savefig(buffer, format=form, metadata=metadata)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file at once, so that a full disk leaves no half figure."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or choose another "
-            "folder, then run the same command again"
-        ) from error

@@ -69,7 +69,10 @@ def within_memory(path: Path | str) -> Iterator[None]:
 
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # Libraries that cannot have their own work space say so in another way.
+        if not isinstance(error, torch.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):
+            raise
         traceback.clear_frames(error.__traceback__)  # or their tensors would stay
         raise OutOfMemory(
             f"{path}: the device's memory does not hold this training ({str(error).splitlines()[0]}"
