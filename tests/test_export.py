@@ -117,6 +117,25 @@ def test_half_precision_takes_half_the_space(
     assert found["largest_difference"] < 0.01
 
 
+def test_weights_in_8_bits_take_a_quarter_of_the_space_and_are_computed_with_in_32(
+    run: Run, exported: Path, faces: FaceSet, tmp_path: Path
+) -> None:
+    out = tmp_path / "quarter.onnx"
+    found = export_onnx(run, out, precision="int8-weights", faces=faces)
+    whole = {t.name: t for t in onnx.load(exported).graph.initializer}
+    small = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(out).graph.initializer}
+    kernels = [t for t in whole.values() if len(t.dims) > 1 and np.prod(t.dims) >= 256]
+    assert kernels
+    for tensor in kernels:
+        stored, scale = (small[f"{tensor.name}.{kind}"] for kind in ("int8", "scale"))
+        assert stored.dtype == np.int8
+        wrong = np.abs(stored * scale - onnx.numpy_helper.to_array(tensor))
+        assert (wrong <= 0.501 * scale).all(), "each channel to half a step of its own scale"
+        assert scale.size == len(stored)
+    assert found["bytes"] < 0.6 * exported.stat().st_size  # of so small a file the rest is much
+    assert found["same_labels"] >= 0.99
+
+
 def test_int8_computes_in_8_bits(
     run: Run, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,8 +438,8 @@ def test_precisions_are_compared_without_a_file_and_say_what_is_refused(
 ) -> None:
     monkeypatch.setattr(parity, "SAME_LABELS", 1.01)
     found = {row.precision: row for row in compare_precisions(run, faces, threads=1)}
-    assert list(found) == ["fp32", "fp16", "int8"]
-    assert found["fp16"].bytes < found["fp32"].bytes
+    assert list(found) == ["fp32", "fp16", "int8-weights", "int8"]
+    assert found["int8-weights"].bytes < found["fp16"].bytes < found["fp32"].bytes
     assert found["fp32"].refused is None
     assert "of its labels are the same" in str(found["int8"].refused)
     assert all(row.one > 0 and row.batch > 0 for row in found.values())

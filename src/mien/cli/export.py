@@ -33,7 +33,10 @@ def export(
     ] = None,
     precision: Annotated[
         str,
-        typer.Option(help="fp32; fp16: weights stored in half the space; int8: needs --data."),
+        typer.Option(
+            help="fp32; fp16, int8-weights: weights stored in a half, a quarter of the space; "
+            "int8: computed in 8 bits, needs --data."
+        ),
     ] = "fp32",
     attention: Annotated[
         bool, typer.Option("--attention", help="Also give a map of where the model looks.")

@@ -17,10 +17,10 @@ TOLERANCE = 1e-4
 """The largest difference of a probability that fp32 may show."""
 
 SAME_LABELS = 0.99
-"""The smallest share of equal labels that fp16 and int8 may show."""
+"""The smallest share of equal labels that all but fp32 may show."""
 
 ACCURACY_LOST = 0.003
-"""The most accuracy that fp16 and int8 may lose on the images of the data set."""
+"""The most accuracy that they may lose on the images of the data set."""
 
 
 @dataclass(frozen=True)
