@@ -10,12 +10,13 @@ The generator is trained anew in the training part of each fold. What is trained
         --folds 5 --seeds 3 --workers 2 --threads 1 --out docs/results/balancing.md
 
 where those "as long" have as many steps as generated images bring; and on an accelerator from
-``--arms`` left out and ``--generator default``.
+``--arms`` left out and ``--generators default``. With ``--folds 1`` training is on all of Training
+and the images of PublicTest that do not stand there are held out, for a generator that is too slow
+to train in every fold.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from mien.data.splits import sample
 from mien.errors import RecipeError
 from mien.evaluation.cross_validation import CrossValidation, cross_validate
 from mien.evaluation.ranks import holm
-from mien.evaluation.schemes import Fold, k_fold
+from mien.evaluation.schemes import Fold, k_fold, official
 from mien.executors import Local
 from mien.metrics import Metrics, evaluate
 from mien.report.table import Column, Table, decimals, signed
@@ -79,15 +80,20 @@ class Arm:
         return [evaluate(certain[row], faces.labels, faces.classes) for row in self.predicted]
 
 
-def arms(lift: str, generator: str) -> dict[str, dict[str, Any]]:
-    """Settings of a recipe by the name of the arm."""
-    gan = {"generate": lift, "generator": generator}
+def arms(lift: str, generators: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings of a recipe by the name of the arm; of generators after the first it says which."""
     simple = {name: BALANCE[name] for name in ("none", "weights", "oversample", "softmax")}
+    generated: dict[str, dict[str, Any]] = {}
+    for generator in generators:
+        which = "" if generator == generators[0] else f" by {Path(generator).stem}"
+        gan = {"generate": lift, "generator": generator}
+        generated[f"gan{which}"] = gan
+        generated[f"gan-disgust{which}"] = {**gan, "generate": f"disgust={lift}"}
+        for name in ("weights", "oversample", "softmax"):
+            generated[f"gan+{name}{which}"] = {**gan, **simple[name]}
     return {
         **simple,
-        "gan": gan,
-        "gan-disgust": {**gan, "generate": f"disgust={lift}"},
-        **{f"gan+{name}": {**gan, **kind} for name, kind in simple.items() if name != "none"},
+        **generated,
         **{f"{name}{AS_LONG}": kind for name, kind in simple.items()},
         **{f"{POST_HOC}{length}": {} for length in ("", AS_LONG)},
     }
@@ -96,19 +102,21 @@ def arms(lift: str, generator: str) -> dict[str, dict[str, Any]]:
 def pooled(
     cv: CrossValidation, name: str, seed: int, faces: FaceSet, folds: Sequence[Fold], runs: Path
 ) -> tuple[np.ndarray, float]:
-    """The class given to every image when it was held out, int ``[N]``, and seconds a training."""
+    """The class given to every image when it was held out, int ``[N]``, and seconds a training.
+
+    It is -1 for those that never are.
+    """
     row = list(cv.recipes).index(titled(name, seed))
     predicted, seconds = np.full(len(faces), -1), []
     for fold, run_name in zip(folds, cv.runs[row], strict=True):
         if run_name is None:
             raise RecipeError(f"{name}: a fold failed: {cv.failures[0]['error']}")
         run = Run.open(runs / run_name)
-        found = run.predictions(str(faces.split[0]))
+        found = run.predictions(str(faces.split[fold.held_out[0]]))
         assert (found.names == faces.names[fold.held_out]).all()
         even = faces[fold.train].counts() if name.startswith(POST_HOC) else 1
         predicted[fold.held_out] = (found.probabilities / even).argmax(1)
         seconds.append(run.info["train_seconds"])
-    assert (predicted >= 0).all()
     return predicted, float(np.mean(seconds))
 
 
@@ -139,8 +147,8 @@ def difference(one: Arm, other: Arm, faces: FaceSet, balanced: bool) -> tuple[fl
 def beside(found: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     """Which arms are compared: none with each, and those alike in what they take.
 
-    An arm of generated images stands beside those of as many steps, balanced softmax beside the
-    answers of none adjusted.
+    An arm of generated images stands beside those of as many steps, and one of another generator
+    beside the first's; balanced softmax beside the answers of none adjusted.
     """
     first, *others = found
     alike = [
@@ -148,6 +156,7 @@ def beside(found: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
         for other in others
         for one in others
         if (AS_LONG in one.name and "gan" in other.name)
+        or other.name.startswith(f"{one.name} by ")
         or (one.name == POST_HOC and other.name == "softmax")
     ]
     return [(first, other) for other in others] + alike
@@ -248,16 +257,25 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=NET.epochs)
     parser.add_argument("--lift", help="default: Table III's 5,670, scaled to a fold's images")
-    parser.add_argument("--generator", default="small", help="a name, or a recipe in TOML")
+    parser.add_argument(
+        "--generators", nargs="+", default=["small"], help="names, or recipes in TOML"
+    )
     parser.add_argument("--workers", type=int, default=1, help="trainings at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench/balancing"))
     args = sheet.parse(parser, argv, "balancing")
 
     whole, parts = roles(read(args.data))
     faces = sample(whole[parts.train], args.images)
-    folds = k_fold(faces, args.folds)
-    lift = args.lift or str(round(PUBLISHED * (args.folds - 1) / args.folds))
-    known = arms(lift, args.generator)
+    images = f"{len(faces):,} images of {parts.train}"
+    if args.folds > 1:
+        folds, lift = k_fold(faces, args.folds), round(PUBLISHED * (args.folds - 1) / args.folds)
+        divided = f"{images}, {args.folds} grouped folds"
+    else:
+        faces = whole[(whole.split == parts.validation) | np.isin(whole.names, faces.names)]
+        folds, lift = official(faces), PUBLISHED
+        divided = f"{images}; held out: {len(folds[0].held_out):,} of {parts.validation} not there"
+    lift = args.lift or str(lift)
+    known = arms(lift, args.generators)
     wanted = ["none", *(name for name in args.arms or known if name != "none")]
     if missing := [name for name in wanted if name not in known]:
         parser.error(f"no arm '{missing[0]}'; known: {', '.join(known)}")
@@ -272,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     cv = cross_validate(
         {titled(name, seed): recipe for (name, seed), recipe in recipes.items()},
         faces,
-        "k-fold",
+        "k-fold" if args.folds > 1 else "official",
         folds,
         executor=Local(args.workers),
         runs=args.runs,
@@ -280,31 +298,33 @@ def main(argv: Sequence[str] | None = None) -> str:
         threads=args.threads,
         progress="lines",
     )
-    found = []
+    found, held_out = [], np.sort(np.concatenate([fold.held_out for fold in folds]))
     for name in wanted:
         each = [pooled(cv, name, seed, faces, folds, args.runs) for seed in range(args.seeds)]
-        spent = generator_seconds(args, faces, folds) if known[name].get("generate") else 0.0
+        generator = known[name].get("generator")
+        spent = generator_seconds(generator, faces, folds, args.runs) if generator else 0.0
         seconds = float(np.mean([one for _, one in each])), spent
-        found.append(Arm(name, np.stack([predicted for predicted, _ in each]), seconds))
+        predicted = np.stack([predicted for predicted, _ in each])[:, held_out]
+        found.append(Arm(name, predicted, seconds))
     context = (
-        f"{len(faces):,} images of {parts.train}, {args.folds} grouped folds, "
-        f"seeds 0 to {args.seeds - 1}; {NET.title} at {NET.image_size} pixels, "
+        f"{divided}, seeds 0 to {args.seeds - 1}; {NET.title} at {NET.image_size} pixels, "
         f"{args.epochs} epochs, where generated images make an epoch {more:.2f} times as long; "
-        f"generator '{args.generator}', lift {lift}."
+        f"generator {', '.join(args.generators)}; lift {lift}."
     )
     about = [
-        f"{faces.name}, fingerprint {faces.fingerprint}; every image is held out once a seed",
+        f"{faces.name}, fingerprint {faces.fingerprint}; every image held out is so once a seed",
         "a small net, and a generator of minutes: a result at this scale, not about the paper's",
     ]
-    tables = [merits_table(found, faces, context), differences_table(found, faces, context)]
+    judged = faces[held_out]
+    tables = [merits_table(found, judged, context), differences_table(found, judged, context)]
     return sheet.publish("Does balancing the classes help?", about, tables, args)
 
 
-def generator_seconds(args: argparse.Namespace, faces: FaceSet, folds: Sequence[Fold]) -> float:
+def generator_seconds(name: str, faces: FaceSet, folds: Sequence[Fold], runs: Path) -> float:
     """Mean training time of the generators of the folds."""
-    recipe = generator_recipe(args.generator)
+    recipe = generator_recipe(name)
     names = (generator_name(recipe, faces[fold.train]) for fold in folds)
-    infos = [GeneratorRun.open(args.runs / name).info for name in names]
+    infos = [GeneratorRun.open(runs / name).info for name in names]
     return float(np.mean([info["train_seconds"] for info in infos]))
 
 

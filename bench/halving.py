@@ -98,7 +98,7 @@ def winners_table(
     }
     picked = {setting for each in picks.values() for setting in each}
     sd = math.sqrt(np.mean([found[setting].var(ddof=1) for setting in picked]))
-    noise = sd * math.sqrt(2 / (len(grids) - 1))
+    error = sd * math.sqrt(2 / (len(grids) - 1))
     elsewhere = {
         name: [float(np.delete(found[pick], seed).mean()) for seed, pick in enumerate(each)]
         for name, each in picks.items()
@@ -108,7 +108,7 @@ def winners_table(
     for seed in range(len(grids)):
         for name, each in picks.items():
             gap = elsewhere[name][seed] - elsewhere["whole grid"][seed]
-            verdict = "within the noise" if gap >= -noise else "beyond the noise"
+            verdict = "within it" if gap >= -error else "below it"
             if each[seed] == picks["whole grid"][seed]:
                 verdict = "the same"
             rows.append(
@@ -125,7 +125,7 @@ def winners_table(
             Column("pick"),
             Column("accuracy with the other seeds", percent, "%"),
             Column("beside the grid's pick (points)", signed),
-            Column("which is"),
+            Column("beside one standard error"),
         ],
         rows,
         [
@@ -134,8 +134,9 @@ def winners_table(
             for name in halvings
         ]
         + [
-            f"A seed changes one training of these picks by {percent(sd)} points (sd); the noise "
-            f"of a difference, each side a mean of {len(grids) - 1}, is {percent(noise)} points.",
+            f"A seed changes one training of these picks by {percent(sd)} points (sd); the "
+            f"standard error of a difference, each side a mean of {len(grids) - 1}, is "
+            f"{percent(error)}.",
             f"The best mean over all seeds ({named(best)}) is {percent(found[best].mean())} %, "
             "flattered by being the largest of all on the figures it was picked by.",
         ],

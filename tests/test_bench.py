@@ -22,6 +22,7 @@ import torch
 from scipy import stats
 
 import mien
+from mien.detection import Found
 from mien.errors import RunError, RunInUseError
 from mien.evaluation.schemes import five_by_two, k_fold
 from mien.export.source import Source
@@ -51,9 +52,12 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import attention
     import balancing
     import cold
+    import detectors
     import ensemble
     import gates
+    import generator
     import inference
+    import memory
     import others
     import sheet
     import speedrun
@@ -67,10 +71,10 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
     found = ModuleType("bench")
     found.__dict__.update(
-        ablation=ablation, attention=attention, balancing=balancing, cold=cold, ensemble=ensemble,
-        gates=gates, inference=inference, others=others, sheet=sheet, speedrun=speedrun,
-        stacks=stacks, strides=strides, study=study, training=training, trials=trials, usual=usual,
-        video=video,
+        ablation=ablation, attention=attention, balancing=balancing, cold=cold, detectors=detectors,
+        ensemble=ensemble, gates=gates, generator=generator, inference=inference, memory=memory,
+        others=others, sheet=sheet, speedrun=speedrun, stacks=stacks, strides=strides, study=study,
+        training=training, trials=trials, usual=usual, video=video,
     )  # fmt: skip
     return found
 
@@ -342,11 +346,35 @@ def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_wh
         assert number(accuracy[3]) == pytest.approx(expected, abs=0.11)
     made_up = [
         bench.balancing.Arm(name, np.zeros((1, 1), int), (0.0, 0.0))
-        for name in ("none", "softmax", "post-hoc", "gan", "oversample, as long")
+        for name in ("none", "softmax", "post-hoc", "gan", "oversample, as long", "gan by long")
     ]
     pairs = [(one.name, other.name) for one, other in bench.balancing.beside(made_up)]
-    assert pairs[:4] == [("none", arm.name) for arm in made_up[1:]]
-    assert set(pairs[4:]) == {("post-hoc", "softmax"), ("oversample, as long", "gan")}
+    assert pairs[:5] == [("none", arm.name) for arm in made_up[1:]]
+    assert set(pairs[5:]) == {
+        ("post-hoc", "softmax"), ("gan", "gan by long"),
+        *(("oversample, as long", gan) for gan in ("gan", "gan by long")),
+    }  # fmt: skip
+    known = bench.balancing.arms("98", ["small", "results/long.toml"])
+    assert known["gan by long"] == {"generate": "98", "generator": "results/long.toml"}
+    assert known["gan+weights"]["generator"] == "small"
+
+
+def test_balancing_of_one_fold_holds_out_the_validation_split(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.balancing, "NET", mien.Recipe(width=0.1, image_size=32, ema=0.9))
+    asked = ["--arms", "weights", "--folds", "1", "--seeds", "2", "--epochs", "1"]
+    text = bench.balancing.main([*SMALL, *asked, "--images", "9", "--runs", str(tmp_path)])
+    assert "63 images of train; held out: 21 of validation not there" in text
+    rows = rows_of(text, "Kinds of balancing")
+    for row, kind in zip(rows, ("none", "balanced"), strict=True):
+        runs = [mien.Run.open(path.parent) for path in tmp_path.glob("*/run.json")]
+        runs = [run for run in runs if run.recipe.class_weights == kind]
+        assert {run.info["data"]["train"]["images"] for run in runs} == {63}
+        found = [run.predictions("validation") for run in runs]
+        right = [float((one.probabilities.argmax(1) == one.labels).mean()) for one in found]
+        assert len(right) == 2
+        assert number(row[1].split()[0]) == pytest.approx(100 * np.mean(right), abs=0.06)
 
 
 def test_balancing_after_training_divides_what_none_says_by_the_shares_of_the_classes(
@@ -730,6 +758,66 @@ def test_another_package_sees_the_same_faces_in_an_install_of_its_own(
     (tmp_path / "fer" / "fer.py").write_text("raise ImportError('no pkg_resources')")
     with pytest.raises(RunError, match=r"cannot run fer \(ImportError: no pkg_resources\)"):
         bench.others.main(asked)
+
+
+class EveryOther:
+    """A detector of every other picture, whose boxes lie above and left of the crop, and small."""
+
+    name = "every other"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, picture: np.ndarray) -> list[Found]:
+        self.asked += 1
+        if self.asked % 2:
+            return []
+        side = len(picture) // 2
+        height = round(0.8 * side)  # its middle is 0.1 of the side left of and above the crop's
+        left = round(side - 0.1 * side - height / 2)
+        return [Found((left, left, height, height), 0.9, None)]
+
+
+def test_detectors_finds_where_the_crop_lies_and_asks_about_the_same_faces_in_every_way(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.detectors, "detectors", lambda args: [EveryOther()])
+    text = bench.detectors.main(["--data", "drawn:140", "--images", "8", "--turn", "10"])
+    (mapping,) = rows_of(text, "Where the crop lies")
+    assert mapping[:3] == ["every other", "8", "50.0"]
+    side, side_spread, right, _, down, _ = map(number, mapping[3:])
+    assert (side, right, down) == pytest.approx((1 / 0.8, 0.1 / 0.8, 0.1 / 0.8), abs=0.03)
+    assert side_spread == 0
+    ways = rows_of(text, "Accuracy of the packaged model")
+    assert [row[0] for row in ways] == [f"every other, {way}" for way in bench.detectors.WAYS] * 2
+    assert [row[1] for row in ways] == ["0"] * 4 + ["10"] * 4
+    assert {row[3] for row in ways} == {"4"}
+    assert ways[0][4] == ways[2][4] == ways[3][4], "mapped, the upright crop is seen as it is"
+
+
+def test_the_generators_loop_is_timed_beside_its_passes(bench: ModuleType) -> None:
+    every = bench.generator.GENERATORS["small"].penalty_every
+    text = bench.generator.main([*SMALL, "--steps", str(2 * every), "--rounds", "1"])
+    ((name, _, alone, loop, share, lowest),) = rows_of(text, "Real images per second")
+    assert name == "small"
+    assert share == lowest
+    assert number(share) == pytest.approx(100 * number(loop) / number(alone), rel=0.05)
+
+
+def test_memory_shows_what_each_work_takes_and_what_is_allowed(bench: ModuleType) -> None:
+    small = ["--gigabytes", "0.01", "--size", "48", "--batch", "16", "--part", "64"]
+    text = bench.memory.main([*small, "--rounds", "1", "--threads", "1"])
+    works = rows_of(text, "Anonymous memory")
+    assert [row[0] for row in works] == [
+        "writing the store", "training from the store", "training from memory",
+    ]  # fmt: skip
+    for _, before, peak, more, allowed, _ in works:
+        assert 0 < number(before) <= number(peak)
+        assert number(more) == pytest.approx(number(peak) - number(before), abs=0.002)
+        assert number(allowed) == pytest.approx(0.01 / 4, abs=0.001)
+    (rates,) = rows_of(text, "Training images per second")
+    stored, held, ratio = map(number, rates[1:4])
+    assert ratio == pytest.approx(stored / held, rel=0.05)
 
 
 def test_a_cold_start_is_timed_beside_what_it_cannot_do_without(
