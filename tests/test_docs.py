@@ -276,6 +276,7 @@ RECORDED = {
     "InceptionV3-CBAM (w1/4)": "inceptionv3-cbam-w1_4-82ad42331a",
     "plain, recipe `fast` (6 epochs)": "plain-83d46a334f",
     "plain, recipe `plain` (26 epochs)": "plain-33a0a4f47c",
+    "plain (w1.5), recipe `distilled` without its teacher (45 epochs)": "plain-w1.5-5093956390",
     "plain, recipe `best` (80 epochs)": "plain-81e1512c5f",
     "plain (w1.5), recipe `distilled` (45 epochs), taught by `best`": "plain-w1.5-82f6a001c0",
 }
