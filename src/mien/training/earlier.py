@@ -141,16 +141,11 @@ def _packaged_state() -> dict[str, torch.Tensor]:
     import onnx
 
     prefix, state = "members.0.network.", {}
-    arrays = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(PACKAGED).graph.initializer}
-    for stored in filter(lambda stored: stored.startswith(prefix), arrays):
-        name, _, kind = stored.removeprefix(prefix).rpartition(".")
-        values = arrays[stored]
-        if kind == "half":
-            state[name] = torch.from_numpy(values.astype(np.float32))
-        elif kind == "int8":
-            state[name] = torch.from_numpy(values * arrays[f"{prefix}{name}.scale"])
-        elif kind != "scale":
-            state[f"{name}.{kind}"] = torch.from_numpy(values.copy())
+    for tensor in onnx.load(PACKAGED).graph.initializer:
+        if tensor.name.startswith(prefix):
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            name = tensor.name.removeprefix(prefix).removesuffix(".half")
+            state[name] = torch.from_numpy(values)
     return state
 
 
