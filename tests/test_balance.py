@@ -248,12 +248,12 @@ def test_the_benchmark_compares_arms_on_pooled_folds(
     text = bench.main(
         [
             "--data", "drawn:140", "--device", "cpu", "--arms", "weights", "gan", "--folds", "2",
-            "--seeds", "2", "--epochs", "1", "--lift", "60", "--generator", str(generator),
+            "--seeds", "2", "--epochs", "1", "--lift", "60", "--generators", str(generator),
             "--runs", str(tmp_path / "runs"), "--out", str(out),
         ]
     )  # fmt: skip
     assert out.read_text() == text
-    assert "every image is held out once a seed" in text
+    assert "every image held out is so once a seed" in text
     merits = [
         line for line in text.splitlines() if line.startswith(("| none", "| weights", "| gan"))
     ]
