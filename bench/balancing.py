@@ -275,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> str:
         folds, lift = official(faces), PUBLISHED
         divided = f"{images}; held out: {len(folds[0].held_out):,} of {parts.validation} not there"
     lift = args.lift or str(lift)
+    if len({Path(generator).stem for generator in args.generators}) < len(args.generators):
+        parser.error("two generators of one name would be one arm; give their files other names")
     known = arms(lift, args.generators)
     wanted = ["none", *(name for name in args.arms or known if name != "none")]
     if missing := [name for name in wanted if name not in known]:

@@ -359,6 +359,14 @@ def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_wh
     assert known["gan+weights"]["generator"] == "small"
 
 
+def test_two_generators_of_one_name_are_refused(
+    bench: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        bench.balancing.main([*SMALL, "--generators", "a/long.toml", "b/long.toml"])
+    assert "two generators of one name" in capsys.readouterr().err
+
+
 def test_balancing_of_one_fold_holds_out_the_validation_split(
     bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from mien.cli.app import SkipBad, app, next_step
 from mien.errors import DataError
@@ -128,7 +128,8 @@ def _compare(run: list[Run], faces: FaceSet | None, **wishes: Any) -> None:
 
     if faces is None:
         raise DataError("precisions are compared on the images of a data set: give --data")
-    table = Table("precision", "MiB", "ms, 1 image", "ms, each of 64", "accuracy", "labels", "")
+    first = Column("precision", no_wrap=True)
+    table = Table(first, "MiB", "ms, 1 image", "ms, each of 64", "accuracy", "labels", "")
     rows = compare_precisions(run, faces, **wishes)
     for row in rows:
         right = row.parity.accuracy
