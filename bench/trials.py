@@ -42,7 +42,7 @@ class Parts:
             f"{self.train.name}: {len(self.train):,} images of {self.train.split[0]} (fingerprint "
             f"{self.train.fingerprint}); validation: {len(self.validation):,} of "
             f"{self.validation.split[0]}, {int(self.unseen.sum()):,} without the copies of "
-            "training images. Nothing was chosen on them: the last averaged weights are taken"
+            "training images. No epoch was chosen on them: the last averaged weights are taken"
         )
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,14 @@ COMMANDS = dict(commands(get_command(app)))
 def test_every_command_has_help_with_an_example(name: str) -> None:
     example = (COMMANDS[name].help or "").partition("Example: ")[2]
     assert f"mien {name}" in example.splitlines()[0]
+
+
+def test_the_help_begins_with_predict_and_lists_every_command() -> None:
+    said = mien("--help").stdout
+    top = get_command(app)
+    assert all(name in said for name in top.commands)
+    assert said.index(" predict ") < said.index(" balance ")
+    assert mien("--version").stdout == f"mien {version('mien')}\n"
 
 
 def test_a_kind_of_balancing_takes_the_place_of_the_recipes_own(tmp_path: Path) -> None:

@@ -7,27 +7,63 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from mien.errors import MienError, RecipeError
 
+ORDER = (
+    "predict", "serve", "fetch", "demo", "data", "study", "report", "train", "pretrain", "recipes",
+    "balance", "tune", "crossval", "compare", "evaluate", "explain", "export", "paper",
+)  # fmt: skip
+"""The commands as ``mien --help`` lists them: what most come for first."""
+
+
+class InOrder(TyperGroup):
+    """Lists its commands in `ORDER`."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        return sorted(self.commands, key=ORDER.index)
+
+
 app = typer.Typer(
+    cls=InOrder,
     help="Facial expression recognition: train, compare, explain and run models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mien {version('mien')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
 Data = Annotated[
     str,
     typer.Option(
         "--data",
         help="A data set: the Kaggle folder or its zip, fer2013.csv, <split>/<class>/* folders, "
-        "or 'drawn[:N[:SEED]]' for the embedded default.",
+        "or 'drawn[:N[:SEED]]' for N drawn faces, which need no files.",
     ),
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of the runs.")]
@@ -41,7 +77,7 @@ Jobs = Annotated[
 ]
 Views = Annotated[
     int | None,
-    typer.Option(help="Of each face, by the packaged model: 2, or 1 by one network, far faster."),
+    typer.Option(help="Of a face, by the packaged model: 2, or 1 by one network, far faster."),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, counted.")]
 

@@ -39,7 +39,7 @@ def balance(
         Path | None, typer.Option(help="A run of `mien train` whose features judge the faces.")
     ] = None,
     classifier: Annotated[
-        Path | None, typer.Option(help="A run that says their classes. Default: the same.")
+        Path | None, typer.Option(help="A run that says their classes. Default: --features.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("studies/balance"),
     runs: Runs = Path("runs"),

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from mien.inference import Classifier
     from mien.inference.pictures import Picture
 
-fetch_app = typer.Typer(help="Bring what is not in the package.", no_args_is_help=True)
+fetch_app = typer.Typer(
+    help="Download what is not in the package: the face detector CenterFace.", no_args_is_help=True
+)
 app.add_typer(fetch_app, name="fetch")
 
 
