@@ -29,7 +29,8 @@ import trials
 from trials import Parts, Trial
 
 from mien.cli.app import settings_given
-from mien.report.table import ACCURACY, Column, Table, count, decimals, percent, signed
+from mien.evaluation.outcome import rounded_p
+from mien.report.table import ACCURACY, Column, Table, count, percent, signed
 from mien.runs.recipe import Recipe
 from mien.runs.run import run_name
 from mien.study.scales import PLAIN, QUARTER
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> str:
             Column("without copies (%)", percent),
             Column("beside the recipe itself (points)", signed),
             Column("95 % interval", lambda pair: f"{signed(pair[0])} to {signed(pair[1])}"),
-            Column("p, Holm", decimals(3)),
+            Column("p, Holm", rounded_p),
             Column("training (s)", count),
         ],
         [

@@ -32,6 +32,7 @@ from mien.data import FaceSet, read, roles
 from mien.data.splits import sample
 from mien.errors import RecipeError
 from mien.evaluation.cross_validation import CrossValidation, cross_validate
+from mien.evaluation.outcome import rounded_p
 from mien.evaluation.ranks import holm
 from mien.evaluation.schemes import Fold, k_fold, official
 from mien.executors import Local
@@ -181,8 +182,8 @@ def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Tab
             Column("figure"),
             Column("points", signed),
             Column("95 % interval", lambda pair: f"{signed(pair[0])} to {signed(pair[1])}"),
-            Column("p", decimals(4)),
-            Column("p, Holm", decimals(4)),
+            Column("p", rounded_p),
+            Column("p, Holm", rounded_p),
             Column("smallest to be found (points)", decimals(2)),
         ],
         [

@@ -24,6 +24,7 @@ from trials import read_parts
 
 from mien.data import read, roles
 from mien.errors import DataError
+from mien.evaluation.outcome import rounded_p
 from mien.evaluation.ranks import holm
 from mien.evaluation.significance import mcnemar
 from mien.metrics import evaluate
@@ -132,8 +133,8 @@ def _tests(
             Column("with"),
             Column("difference (points)", signed),
             Column("95 % interval", between),
-            Column("p", decimals(3)),
-            Column("p, Holm", decimals(3)),
+            Column("p", rounded_p),
+            Column("p, Holm", rounded_p),
         ],
         rows,
         ["What the spread of seeds adds is not in these intervals: one training of each network."],

@@ -263,6 +263,8 @@ def compare(
 
 
 def _print_comparison(found: Any) -> None:
+    from mien.evaluation.outcome import rounded_p
+
     console = Console()
     table = Table("first", "second", "test", "statistic", "p", "p after Holm", "difference")
     for pair in found.pairs:
@@ -272,8 +274,8 @@ def _print_comparison(found: Any) -> None:
             pair.second,
             test.name,
             f"{test.statistic:.3f}",
-            f"{test.p:.4f}",
-            f"{pair.p_holm:.4f}",
+            rounded_p(test.p),
+            rounded_p(pair.p_holm),
             f"{100 * test.difference:+.2f} points",
         )
     console.print(table)

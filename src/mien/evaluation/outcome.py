@@ -73,6 +73,12 @@ class Test:
         return asdict(self)
 
 
+def rounded_p(p: float) -> str:
+    """A p-value as a table prints it: never as nought."""
+    return f"{p:.4f}" if p >= 1e-4 else "< 0.0001"
+
+
 def show_p(p: float) -> str:
-    """A p-value as a paper prints it: never as nought."""
-    return f"p = {p:.4f}" if p >= 1e-4 else "p < 0.0001"
+    """A p-value as a sentence has it."""
+    shown = rounded_p(p)
+    return f"p {shown}" if shown.startswith("<") else f"p = {shown}"

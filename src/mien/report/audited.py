@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mien.evaluation.outcome import rounded_p
 from mien.report.inputs import value_text
 from mien.report.table import ACCURACY, Column, Table, count, decimals, percent
 from mien.study import paper
@@ -23,9 +24,9 @@ def audit_tables(audit: PaperAudit, context: str = "") -> list[Table]:
                 Column("table"),
                 Column("t", decimals(3)),
                 Column("printed p", decimals(3)),
-                Column("p, 5 degrees of freedom", decimals(4)),
-                Column("p, 4 degrees", decimals(4)),
-                Column("p after Holm", decimals(4)),
+                Column("p, 5 degrees of freedom", rounded_p),
+                Column("p, 4 degrees", rounded_p),
+                Column("p after Holm", rounded_p),
                 Column("the printed p"),
             ],
             [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from mien.evaluation.outcome import rounded_p
 from mien.report.results import Results, study_of
 from mien.report.table import Column, Table, count, decimals, percent, signed
 
 Validation = dict[str, Any]
 
-P = Column("p", decimals(4))
-HOLM = Column("p after Holm", decimals(4))
+P = Column("p", rounded_p)
+HOLM = Column("p after Holm", rounded_p)
 
 
 def validations(results: Results) -> list[Validation]:

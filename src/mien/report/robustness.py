@@ -7,6 +7,7 @@ from typing import Any
 
 from mien.evaluation.corruptions import CORRUPTIONS
 from mien.evaluation.groups import MINIMUM
+from mien.evaluation.outcome import rounded_p
 from mien.plots.robustness import corruption_curves, group_bars
 from mien.plots.style import figure_of
 from mien.report.drawing import Figure
@@ -97,7 +98,7 @@ def _group_tables(models: Mapping[str, Any], columns: Sequence[Any], where: str)
             Column("difference", percent, "points"),
             Column("95 % interval", lambda pair: f"{percent(pair[0])} to {percent(pair[1])}",
                    "points"),
-            Column("p", decimals(4)), Column("p after Holm", decimals(4)),
+            Column("p", rounded_p), Column("p after Holm", rounded_p),
             Column("without a group", count),
         ],
         gaps,
@@ -176,8 +177,8 @@ def _claim_table(claims: Sequence[Mapping[str, Any]], where: str) -> Table:
         columns += [
             Column(what, points, "points"),
             Column("95 % interval", lambda v: f"{points(v[0])} to {points(v[1])}", "points"),
-            Column("p", decimals(4)),
-            Column("p after Holm", decimals(4)),
+            Column("p", rounded_p),
+            Column("p after Holm", rounded_p),
         ]
     return Table(
         "attention",
