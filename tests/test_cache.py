@@ -93,6 +93,11 @@ def test_a_changed_folder_is_noticed(folder, decodings, change):
     np.testing.assert_array_equal(fresh.names, direct.names)
 
 
+def test_a_home_that_is_nowhere_costs_the_cache_and_not_the_set(folder, monkeypatch):
+    monkeypatch.setenv("MIEN_CACHE", "~nobody-of-this-name/cache")
+    assert len(read(folder)) == 6
+
+
 def test_a_changed_set_replaces_its_file(folder, place):
     read(folder)
     add(folder)

@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mien.detection import MAPPINGS, Mapping, crop, detector, training_box
 from mien.detection.align import LEAST_TILT, tilt
+from mien.detection.boxes import checked
 from mien.detection.centerface import MOST_OVERLAP, CenterFace, decode, without_overlap
 from mien.detection.fetch import fetch as bring
 from mien.detection.found import LONGEST, cut, largest_first
@@ -218,6 +219,19 @@ def test_eyes_are_turned_level_and_their_face_stays_in_the_middle() -> None:
     assert left.size > 9
     assert right.size > 9
     assert left.mean() == pytest.approx(right.mean(), abs=1)
+
+
+def test_a_tilted_face_is_cut_from_a_picture_wider_than_opencv_turns() -> None:
+    wide = np.zeros((60, 33_000), np.uint8)
+    wide[20:30, 32_510:32_530] = 255
+    narrow = wide[:, 32_400:32_700]
+    np.testing.assert_array_equal(
+        crop(wide, (32_500, 10, 40, 40), 20.0), crop(narrow, (100, 10, 40, 40), 20.0)
+    )
+
+
+def test_a_box_of_fractions_that_ends_at_the_border_is_in_the_picture() -> None:
+    assert checked([(49.5, 0, 51.5, 10)], (100, 101), "p.png") == [(50, 0, 51, 10)]
 
 
 def test_eyes_that_are_nearly_level_are_not_tilted_and_leave_the_crop_as_it_is() -> None:

@@ -128,6 +128,16 @@ def test_what_is_no_picture_is_refused_by_its_number(model: Classifier, picture:
         model.predict([np.zeros((4, 4), np.uint8), picture])  # type: ignore[list-item]
 
 
+def test_a_truncated_pillow_image_is_named_as_such(model: Classifier) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8)).save(
+        stream, "PNG"
+    )
+    cut = Image.open(io.BytesIO(stream.getvalue()[:4000]))
+    with pytest.raises(DataError, match="truncated or damaged"):
+        model.predict(cut)
+
+
 def test_as_many_lists_of_boxes_as_pictures(model: Classifier) -> None:
     with pytest.raises(DataError, match="2 pictures and 1 lists"):
         model.predict([np.zeros((4, 4), np.uint8)] * 2, boxes=[[(0, 0, 4, 4)]])

@@ -223,6 +223,8 @@ def test_copies_are_no_input_and_never_take_the_place_of_each_other(
 ) -> None:
     for _ in range(2):
         assert "3 images" in predict(photos, "--out", photos / "copies").stdout
+    for asked in ([f"{photos}/*"], sorted(photos.glob("*[!t]"))):  # by Mien and by a shell
+        assert "3 images" in predict(*asked, "--out", photos / "copies", "--skip-bad").stdout
     monkeypatch.chdir(photos / "sub")
     shutil.copy("../a.png", "a.png")
     done = predict("../a.png", "a.png", "--out", "copies")
@@ -309,6 +311,21 @@ def test_pictures_of_a_folder_are_listed_by_name_and_of_several_sources_by_path(
     expected = [str(photos / name) for name in ("sub/c.png", "a.png", "b.png")]
     assert [p.name for p in listed([photos / "sub", photos])] == expected  # none of them twice
     assert [p.name for p in listed(["photos/**/*.png"])] == [expected[1], expected[2], expected[0]]
+
+
+def test_linked_folders_are_looked_into_and_what_cannot_be_read_is_no_silent_lack(
+    photos: Path,
+) -> None:
+    Path("else").mkdir()
+    shutil.copy(photos / "b.png", "else/d.png")
+    (photos / "linked").symlink_to("../else", target_is_directory=True)
+    (photos / "sub" / "round").symlink_to("..", target_is_directory=True)
+    expected = ["a.png", "b.png", "linked/d.png", "sub/c.png"]
+    assert [p.name for p in listed([photos])] == expected
+    (photos / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    done = predict(photos, "--out", "faces.csv")
+    assert (done.returncode, "phone.HEIC" in done.stderr) == (1, True)
+    assert "4 images" in predict(photos, "--out", "all.csv", "--skip-bad").stdout
 
 
 def test_few_large_pictures_wait_decoded_and_many_small_ones(

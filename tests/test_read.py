@@ -16,6 +16,7 @@ from PIL import Image
 from mien.data import CLASSES, FaceSet, read
 from mien.data.layout import natural
 from mien.data.official import COUNTS
+from mien.data.read import read_to_store
 from mien.errors import DataError
 
 
@@ -408,6 +409,89 @@ def test_a_link_that_leads_to_itself_is_named(tmp_path):
     (root / "loop").symlink_to(root / "loop")
     with pytest.raises(DataError, match=r"loop: cannot be read .*remove it"):
         read(root)
+
+
+@pytest.mark.parametrize("name", ["val", "dev", "public", "zz"])
+@pytest.mark.parametrize("given", ["relative", "absolute"])
+def test_a_linked_split_hides_no_other(tmp_path, monkeypatch, name, given):
+    for split in ("train", "test"):
+        classes(tmp_path / "set" / split)
+    (tmp_path / "set" / name).symlink_to("test", target_is_directory=True)
+    (tmp_path / "set" / "train" / "sad" / "round").symlink_to("..", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    faces = read("set" if given == "relative" else tmp_path / "set")
+    assert set(faces.splits) == {"train", "test", name}
+    assert len(faces) == 18
+
+
+def test_fer_2013_divided_anew_is_divided_by_its_folders(tmp_path):
+    number = 0
+    for split, count in (("train", 6), ("validation", 3), ("test", 3)):
+        for name in CLASSES:
+            for _ in range(count):
+                write(tmp_path / split / name / f"Training_{number}.png", pixels(number))
+                number += 1
+    faces = read(tmp_path)
+    assert {s: int((faces.split == s).sum()) for s in faces.splits} == {
+        "train": 42, "validation": 21, "test": 21
+    }  # fmt: skip
+    assert len(faces.notes) == 1
+    assert "the folders divide them otherwise" in faces.notes[0]
+
+
+def test_one_image_astray_does_not_divide_fer_2013_anew(tmp_path):
+    kaggle(tmp_path)
+    (tmp_path / "train/happy").joinpath("Training_6.png").rename(
+        tmp_path / "test/happy/Training_6.png"
+    )
+    assert set(read(tmp_path).splits) == {"Training", "PublicTest", "PrivateTest"}
+
+
+def test_a_name_that_is_no_utf8_is_written_in_another_way(tmp_path):
+    root = classes(tmp_path / "set")
+    os.rename(root / "sad" / "1.png", os.fsencode(root / "sad") + b"/caf\xe9.png")
+    assert "caf\\xe9.png" in read(root).names
+
+
+def test_a_picture_beside_the_classes_is_left_out_in_an_outer_folder_too(tmp_path):
+    root = classes(tmp_path / "outer" / "set")
+    write(root / "cover.png", pixels(9))
+    for place in (root, tmp_path / "outer"):
+        faces = read(place)
+        assert (len(faces), faces.labelled) == (6, True)
+        assert faces.notes[0].startswith("left out 1 images")
+
+
+@pytest.mark.parametrize("bad", ["0bad.png", "9bad.png"])
+def test_a_damaged_picture_does_not_decide_the_size_of_the_others(tmp_path, bad):
+    root = classes(tmp_path / "set", size=32)
+    write(root / "happy" / bad, pixels(1, 64))
+    damaged = (root / "happy" / bad).read_bytes()
+    (root / "happy" / bad).write_bytes(damaged[: len(damaged) // 2])
+    assert read(root, skip_bad=True).size == 32
+    assert read_to_store(root, tmp_path / "store", skip_bad=True).size == 32
+
+
+@pytest.mark.parametrize("place", [b"happy", b"PK\1\2"])
+def test_a_zip_with_a_damaged_list_of_files_is_named(tmp_path, place):
+    path = tmp_path / "set.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("happy/\xe9.png", b"1")
+    content = bytearray(path.read_bytes())
+    if place == b"happy":
+        content[content.rindex(place)] = 0xFF
+    else:
+        content[content.rindex(place) + 6] = 133  # the version that it takes
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"set\.zip: not a readable zip"):
+        read(path)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8, 1), (2, 8, 8, 4), (2, 8)])
+def test_images_of_another_shape_are_refused(shape):
+    columns = np.array(["a", "b"])
+    with pytest.raises(DataError, match=r"uint8 \[N, H, W\]"):
+        FaceSet(np.zeros(shape, np.uint8), np.zeros(2, np.int64), ("a",), columns, columns)
 
 
 def test_a_home_that_nobody_has_and_a_seed_below_nothing_are_refused():

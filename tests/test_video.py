@@ -470,6 +470,16 @@ def test_an_older_file_is_not_written_over(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == "of yesterday\n"
 
 
+def test_the_film_itself_is_not_written_over_though_it_has_the_name_of_a_part(
+    tmp_path: Path,
+) -> None:
+    film = written(tmp_path / "f.part.mp4", levels([9, 90]))
+    before = film.read_bytes()
+    with pytest.raises(DataError, match=r"f\.part\.mp4: is the video itself"):
+        watch(film, Brightness(), out=tmp_path / "f.mp4")
+    assert film.read_bytes() == before
+
+
 def test_ctrl_c_leaves_whole_rows(tmp_path: Path) -> None:
     film = written(tmp_path / "f.avi", levels([9] * 100), codec="MJPG")
     out = tmp_path / "faces.csv"
@@ -588,6 +598,16 @@ def test_the_drawn_copy_of_a_variable_rate_keeps_the_times(
     with Footage(out) as copy:
         shown = [frame.pixels[:, :, 1].mean() for batch in copy for frame in batch]
     np.testing.assert_allclose(shown, [0, 80, 80, 80, 80, 240], atol=4)
+
+
+@pytest.mark.parametrize("rate", [118.347, 66.667, 239.76])
+def test_a_fast_film_of_an_odd_rate_is_drawn(tmp_path: Path, drawn: list[int], rate: float) -> None:
+    out = tmp_path / "copy.mp4"
+    with recording.film(out, rate) as record:
+        for number, pixels in enumerate(levels([0, 200])):
+            record([recording.Seen(footage.Frame(number, number / rate, pixels, True), [])])
+    with Footage(out) as copy:
+        assert sum(len(batch) for batch in copy) == 2
 
 
 def test_a_stream_that_changes_its_size_is_drawn_at_its_first(

@@ -7,6 +7,7 @@ the same numbers both ways.
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import cv2
@@ -125,6 +126,11 @@ def letterbox(image: np.ndarray, size: int) -> np.ndarray:
     top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
     padded[top : top + inner[0], left : left + inner[1]] = image
     return padded
+
+
+def shown(path: Path | str) -> str:
+    """A path as text that can be written as UTF-8, which names of files need not be."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def _bytes(path: Path, name: str) -> bytes:

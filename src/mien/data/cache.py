@@ -27,7 +27,10 @@ COLUMNS = ("images", "labels", "names", "split", "groups", "origin")
 
 def folder() -> Path:
     """Where the cache lies."""
-    return Path(os.environ.get("MIEN_CACHE") or Path.home() / ".cache" / "mien").expanduser()
+    try:
+        return Path(os.environ.get("MIEN_CACHE") or "~/.cache/mien").expanduser()
+    except RuntimeError:  # nobody's home, as of a container's user without an entry
+        return Path(os.devnull) / "mien"  # can be neither read nor written
 
 
 def load(path: Path, settings: str, state: str) -> FaceSet | None:

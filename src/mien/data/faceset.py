@@ -51,7 +51,8 @@ class FaceSet:
 
     def __post_init__(self) -> None:
         n = len(self.images)
-        if self.images.dtype != np.uint8 or self.images.ndim not in (3, 4):
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or len(shape) < 3 or shape[3:] not in ((), (3,)):
             raise DataError(
                 f"{self.name}: images must be uint8 [N, H, W] or [N, H, W, 3], "
                 f"not {self.images.dtype} {list(self.images.shape)}"

@@ -44,7 +44,7 @@ class Listing:
         """Changes whenever a file is added, removed, renamed, resized or touched."""
         text = "\n".join(f"{path}\t{size}\t{time}" for path, size, time in sorted(self.files))
         return hashlib.sha256(
-            (text + "\n\n" + "\n".join(sorted(self.folders))).encode()
+            (text + "\n\n" + "\n".join(sorted(self.folders))).encode(errors="surrogateescape")
         ).hexdigest()
 
 
@@ -52,20 +52,18 @@ def list_folder(root: Path) -> Listing:
     """List a folder with everything below it; links to folders are followed once."""
     files: list[tuple[str, int, int]] = []
     folders: list[str] = []
-    seen = {os.path.realpath(root)}
-    pending = [""]
+    pending = [("", frozenset({os.path.realpath(root)}))]
     while pending:
-        prefix = pending.pop()
+        prefix, above = pending.pop()
         try:
             with os.scandir(root / prefix) as entries:
                 for entry in entries:
                     path = prefix + entry.name
                     if entry.is_dir():
-                        real = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-                        if real not in seen:
-                            seen.add(real)
+                        real = os.path.realpath(entry.path)
+                        if real not in above:  # else a link back to a folder that it lies in
                             folders.append(path)
-                            pending.append(path + "/")
+                            pending.append((path + "/", above | {real}))
                     elif entry.is_file():
                         status = entry.stat()
                         files.append((path, status.st_size, status.st_mtime_ns))
@@ -97,7 +95,7 @@ def open_zip(root: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(root) as archive:
             yield archive
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError, NotImplementedError) as error:
         raise DataError(
             f"{root}: not a readable zip ({error}); download or pack it again"
         ) from error

@@ -13,10 +13,16 @@ import numpy as np
 from mien.data import official
 from mien.data.faceset import CLASSES
 from mien.errors import DataError
+from mien.pixels import shown
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jfif")
-)
+    (
+        ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".pgm", ".ppm", ".jfif",
+        ".jpe", ".heic", ".heif", ".avif", ".jp2", ".jxl",
+    )
+)  # fmt: skip
+"""Of what is a picture by its name. Those that cannot be read are an error, not passed over."""
+
 TRAIN = ("training", "train")
 VALIDATION = ("publictest", "validation", "valid", "val", "dev")
 TEST = ("privatetest", "test", "testing", "private")
@@ -84,8 +90,11 @@ def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
             f"{root}: no images in it; expected <split>/<class>/*.jpg or <class>/*.jpg, "
             "a zip of such folders, or fer2013.csv"
         )
-    images, stray = _without_stray(images)
-    top = _common_top(images)
+    found, top, before = len(images), "", None
+    while top != before:  # a stray file may also lie in an outer folder that means nothing
+        before, images = top, _without_stray(images, top)
+        top = _common_top(images)
+    stray = _stray(found - len(images))
     parts = {path: path[len(top) :].split("/") for path in images}
     deepest = max(images, key=lambda path: len(parts[path]))
     if len(parts[deepest]) > 3:
@@ -98,13 +107,17 @@ def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
     classes, numbers, notes = _classes({label for _, label in places.values() if label is not None})
     official_names = sum(official.split_of(parts[path][-1]) is not None for path in images)
     is_official = official_names * 2 > len(images)
+    by_name = is_official and not _divided((places[path][0], parts[path][-1]) for path in images)
+    if is_official and not by_name:
+        otherwise = "the names are FER-2013's and the folders divide them otherwise; these count"
+        notes = (*notes, otherwise)
 
     rows = []
     for path in images:
         folder, label = places[path]
         name = parts[path][-1]
-        split = official.split_of(name) if is_official else None
-        if is_official and split is None:
+        split = official.split_of(name) if by_name else None
+        if by_name and split is None:
             split = "Training" if folder.lower() in TRAIN else folder
         number = -1 if label is None else numbers[label]
         rows.append((_rank(split or folder), number, natural(path), path, split or folder))
@@ -124,13 +137,30 @@ def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
     )
 
 
-def _without_stray(images: list[str]) -> tuple[list[str], tuple[str, ...]]:
+def _divided(images: Iterable[tuple[str, str]]) -> bool:
+    """Whether somebody divided FER-2013 anew.
+
+    Then most images of some folder are training images to measure with, or the other way round,
+    where one or two are astray.
+    """
+    files, against = Counter[str](), Counter[str]()
+    for folder, name in images:
+        split, lower = official.split_of(name), folder.lower()
+        files[folder] += 1
+        if split is not None and lower in SPLITS:
+            against[folder] += (split == "Training") != (lower in TRAIN)
+    return any(2 * against[folder] > files[folder] for folder in files)
+
+
+def _without_stray(images: list[str], top: str) -> list[str]:
     """Leave out files beside the folders of the set; without folders, all files are the set."""
-    inside = [path for path in images if "/" in path]
-    if not inside or len(inside) == len(images):
-        return images, ()
-    outside = len(images) - len(inside)
-    return inside, (f"left out {outside:,} images that lie in no folder of a split or class",)
+    return [path for path in images if "/" in path[len(top) :]] or images
+
+
+def _stray(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (f"left out {count:,} images that lie in no folder of a split or class",)
 
 
 def _common_top(images: list[str]) -> str:
@@ -181,6 +211,7 @@ def _rank(split: str) -> tuple[int, tuple[tuple[int, str], ...]]:
 
 def _unique_names(paths: tuple[str, ...]) -> np.ndarray:
     """File names, or relative paths where two files share one, as some of FER-2013 do."""
+    paths = tuple(map(shown, paths))
     names = [path.rpartition("/")[2] for path in paths]
     times = Counter(names)
     return np.array(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mien.errors import DataError
-from mien.pixels import decode, letterbox, measure, to_channels
+from mien.pixels import decode, letterbox, measure, shown, to_channels
 
 Shape = tuple[int, int, int]  # height, width, channels
 Stack = tuple[np.ndarray, dict[int, DataError]]
@@ -120,7 +120,10 @@ def _first_shape(pictures: Pictures) -> Shape | None:
     """The shape of the first picture that can be read, None where none can."""
     for path in pictures.paths:
         try:
-            return measure(pictures.load(path), f"{pictures.root}/{path}")
+            data = pictures.load(path)
+            if pictures.skip_bad:
+                decode(data, path)
+            return measure(data, f"{pictures.root}/{path}")
         except DataError:
             if not pictures.skip_bad:
                 raise
@@ -131,6 +134,8 @@ def _shapes(pictures: Pictures) -> list[Shape]:
     shapes: dict[int, Shape] = {}
 
     def look(position: int, data: bytes, name: str) -> None:
+        if pictures.skip_bad:  # what is damaged behind its header has no say
+            decode(data, name)
         shapes[position] = measure(data, name)
 
     _each(pictures, look)
@@ -164,7 +169,7 @@ def _each(pictures: Pictures, work: Callable[[int, bytes, str], None]) -> dict[i
         for position in part:
             path = pictures.paths[position]
             try:
-                work(position, pictures.load(path), f"{pictures.root}/{path}")
+                work(position, pictures.load(path), shown(f"{pictures.root}/{path}"))
             except DataError as error:
                 if not pictures.skip_bad:
                     raise

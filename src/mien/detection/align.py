@@ -43,6 +43,11 @@ def crop(picture: np.ndarray, box: Box, angle: float = 0.0) -> np.ndarray:
     x, y, width, height = box
     if not angle:
         return picture[y : y + height, x : x + width]
+    # Only what a turned box can reach: OpenCV turns no picture of 32,767 pixels a side or more.
+    reach = math.ceil(math.hypot(width, height) / 2) + 2
+    left, top = max(0, x + width // 2 - reach), max(0, y + height // 2 - reach)
+    picture = picture[top : y + height // 2 + reach, left : x + width // 2 + reach]
+    x, y = x - left, y - top
     middle = x + (width - 1) / 2, y + (height - 1) / 2
     turn = cv2.getRotationMatrix2D(middle, angle, 1.0)
     turn[:, 2] -= x, y

@@ -71,7 +71,9 @@ def checked(boxes: Any, shape: tuple[int, ...], name: str) -> list[Box]:
         shown = ", ".join(f"{value:g}" for value in row)
         if not np.isfinite(row).all():
             raise DataError(f"{name}: box ({shown}) has no place in a picture")
-        x, y, w, h = (round(value) for value in row)
+        # Edges are rounded, as in `cut`: a place and a length rounded up could leave the picture.
+        x, y, right, bottom = (round(value) for value in (row[0], row[1], *(row[:2] + row[2:])))
+        w, h = right - x, bottom - y
         if min(w, h) < 1:
             raise DataError(f"{name}: box ({shown}) is empty")
         if min(x, y) < 0 or x + w > width or y + h > height:

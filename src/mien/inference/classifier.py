@@ -255,7 +255,10 @@ class Classifier:
                 )
             return picture, name
         if hasattr(picture, "getexif"):
-            return from_pillow(picture), name
+            try:
+                return from_pillow(picture), name
+            except (OSError, ValueError, SyntaxError) as error:  # it is decoded only now
+                raise DataError(f"{name}: is truncated or damaged ({error})") from error
         raise DataError(
             f"{name}: is a {type(picture).__name__}; give an array, a PIL image, a path or bytes"
         )

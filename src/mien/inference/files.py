@@ -13,7 +13,7 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.inference.pictures import decoded, listed
-from mien.pixels import letterbox
+from mien.pixels import letterbox, shown
 from mien.runs.atomic import write_text
 
 AT_ONCE = 256
@@ -68,7 +68,7 @@ def write_predictions(
     def write() -> None:
         crops = np.stack([crop for _, crop in waiting])
         for (file, _), row in zip(waiting, predict_proba(crops), strict=True):
-            name = file.name if times[file.name] == 1 else str(file)
+            name = shown(file.name if times[file.name] == 1 else file)
             writer.writerow([name, classes[int(row.argmax())], *(f"{p:.6f}" for p in row)])
 
     for picture, pixels in decoded(pictures.values(), channels):

@@ -94,14 +94,15 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
 def outside(
     pictures: Iterable[Picture], sources: Sequence[str], out: Path | None
 ) -> Iterator[Picture]:
-    """The pictures without the copies in `out`, where it lies below a folder asked for."""
+    """The pictures without the copies in `out`, unless that alone, or one by name, is asked for."""
+    given = {Path(source).resolve() for source in sources}
     there = None if out is None else out.resolve()
-    if there is None or not any(Path(source).resolve() in there.parents for source in sources):
+    if there is None or given == {there}:
         yield from pictures
         return
     for picture in pictures:
-        source = picture.source
-        if not (isinstance(source, Path) and there in source.resolve().parents):
+        source = picture.source.resolve() if isinstance(picture.source, Path) else None
+        if source is None or source in given or there not in source.parents:
             yield picture
 
 

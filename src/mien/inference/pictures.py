@@ -14,7 +14,7 @@ import numpy as np
 
 from mien.data.layout import SUFFIXES
 from mien.errors import DataError
-from mien.pixels import decode
+from mien.pixels import decode, shown
 
 VIDEOS = frozenset(
     (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ogv", ".3gp")
@@ -60,13 +60,13 @@ def listed(sources: Sequence[str | Path], *, as_given: bool = False) -> Iterator
         if len(found) == 1 and not as_given:
             root = found[0] if found[0].is_dir() else found[0].parent
             for file in _files(found[0]):
-                yield Picture(_shown(file.relative_to(root)), file)
+                yield Picture(shown(file.relative_to(root)), file)
             return
         seen: set[Path] = set()  # a file may also lie in a folder that is given
         for file in (file for source in found for file in _files(source)):
             if file not in seen:
                 seen.add(file)
-                yield Picture(_shown(file), file)
+                yield Picture(shown(file), file)
 
     return pictures()
 
@@ -109,13 +109,14 @@ def decoded(
         pool.shutdown(cancel_futures=True)
 
 
-def _shown(path: Path) -> str:
-    """A path as text that can be written as UTF-8, which names of files need not be."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def _files(path: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """A file; or the pictures in a folder and below, without a list of them all or hidden ones.
 
-
-def _files(path: Path) -> Iterator[Path]:
-    """A file; or the pictures in a folder and below, without a list of them all or hidden ones."""
+    Links to folders are followed, but not to one of those `above`, which they lie in.
+    """
+    real = os.path.realpath(path)
+    if real in above:
+        return
     if not path.is_dir():
         yield path
         return
@@ -126,7 +127,7 @@ def _files(path: Path) -> Iterator[Path]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(path / entry.name)
+        if entry.is_dir():
+            yield from _files(path / entry.name, above | {real})
         elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
             yield path / entry.name

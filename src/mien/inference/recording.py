@@ -116,6 +116,8 @@ def film(out: Path, rate: float) -> Iterator[Record]:
     """
     from mien.inference.annotate import annotate
 
+    # MPEG-4 counts time in at most 65,535 parts a second, and OpenCV writes 118.347 as 118347/1000.
+    rate = round(rate, 2) if rate > 65 else rate
     part, written, held = part_of(out), 0, None
     with _saying(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -93,8 +93,10 @@ def predict_video(
         raise DataError(f"every {every} frames is not possible; give 1 or more")
     if isinstance(out, Path):
         recording.check(out)
-        if isinstance(source, Path) and out.resolve() == source.resolve():
-            raise DataError(f"{out}: is the video itself; write to another file")
+        if isinstance(source, Path):
+            for place in (out, part_of(out)):  # which it is written to until it is complete
+                if place.resolve() == source.resolve():
+                    raise DataError(f"{place}: is the video itself; write to another file")
     drawn = isinstance(out, Path) and out.suffix.lower() == recording.FILM
     least = classifier.threshold if min_probability is None else min_probability
     tracks, timeline = Tracks(smooth, least), Timeline(classifier.classes)
