@@ -149,6 +149,7 @@ def test_models_are_paired_where_cbam_is_all_that_differs() -> None:
         replace(bare, recipe=TINY.but(seed=1)),
         replace(bare, recipe=TINY.but(attention="se")),
         replace(bare, recipe=None),
+        replace(bare, single=False),
         model(faces, "validation"),
     ):
         assert attention_pairs([with_cbam, other]) == []

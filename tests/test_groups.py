@@ -45,6 +45,20 @@ def test_a_table_of_groups_is_joined_by_name_and_what_is_missing_is_counted(tmp_
     assert (found.unlisted, found.elsewhere) == (1, 1)
 
 
+def test_a_path_that_ends_in_a_name_with_folders_is_joined(tmp_path: Path) -> None:
+    found = read_groups(table(tmp_path, "image,age\n/data/happy/c.png,old\n"), NAMES)
+    assert found.columns["age"].tolist() == ["", "", "old", ""]
+
+
+def test_groups_that_are_equally_good_are_still_two() -> None:
+    labels = np.zeros(120, np.int64)
+    probabilities = np.tile([0.8, 0.1, 0.1], (120, 1))
+    halves = np.array(["old", "young"]).repeat(60)
+    gap = by_group(probabilities, labels, CLASSES, {"age": halves})["age"].gap
+    assert gap is not None
+    assert {gap.best, gap.worst} == {"old", "young"}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

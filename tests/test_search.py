@@ -462,7 +462,8 @@ def test_the_parameter_that_decides_has_the_importance() -> None:
     assert found["values"]["seed"] == pytest.approx(0)
     assert (found["rung"], found["settings"]) == (0, 12)
     assert "measured at 1 epoch" in found["note"]
-    full = [replace(t, rung=1) for t in low]
+    plan = Fidelity("full", (Rung(3),), (Bracket(12),))
+    full = low
     assert importance(space, plan, full)["note"] == ""
     few = importance(space, plan, full[:11])
     assert few["values"] is None
@@ -470,8 +471,31 @@ def test_the_parameter_that_decides_has_the_importance() -> None:
     flat = importance(space, plan, [replace(t, value=0.5) for t in full])
     assert flat["values"] is None
     assert "same accuracy" in flat["note"]
-    outside = trial(12, 1, 0.9, {"lr": 0.7, "flip": None, "seed": 0})  # a default may be
+    outside = trial(12, 0, 0.9, {"lr": 0.7, "flip": None, "seed": 0})  # a default may be
     assert importance(space, plan, [*full, outside]) == importance(space, plan, full)
+
+
+def test_importance_is_not_read_from_those_that_were_promoted() -> None:
+    """They share the level that decided, so that another would seem to."""
+    levels = {"lr": [0.1, 0.2, 0.3], "flip": [0, 0.5, 1], "seed": [0, 1, 2, 3]}
+    space = Space("s", BASE, levels)
+    plan = Fidelity("halving", (Rung(1), Rung(3)), (Bracket(36),))
+    low = [trial(i, 0, s["lr"] + s["flip"] / 50, s) for i, s in enumerate(space.grid())]
+    promoted = [replace(t, rung=1) for t in low if t.values["lr"] == 0.3]
+    found = importance(space, plan, [*low, *promoted])
+    assert (found["rung"], found["settings"]) == (0, 36)
+    assert found["values"]["lr"] > 0.9
+
+
+def test_what_parameters_explain_only_together_is_in_no_share() -> None:
+    space = Space("s", BASE, {"lr": [0.1, 0.2, 0.3, 0.4], "flip": [0, 1]})
+    signs = [(-1) ** (round(10 * s["lr"]) + s["flip"]) for s in space.grid()]
+    plan = Fidelity("full", (Rung(1),), (Bracket(8),))
+    trials = [
+        trial(i, 0, 0.5 + sign / 9, s)
+        for i, (s, sign) in enumerate(zip(space.grid(), signs, strict=True))
+    ]
+    assert sum(importance(space, plan, trials)["values"].values()) < 0.8
 
 
 def test_a_search_that_cannot_be_is_refused_before_anything_is_written(tmp_path: Path) -> None:

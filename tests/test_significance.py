@@ -171,6 +171,12 @@ def test_the_bootstrap_agrees_with_scipys_and_repeats_itself(rng):
     assert "points" not in found.sentence("A", "B")
 
 
+def test_the_bootstrap_counts_ties_of_fifths_as_those_of_whole_numbers(rng):
+    first, second = rng.integers(0, 6, (2, 20))
+    whole = significance.paired_bootstrap(first, second)
+    assert significance.paired_bootstrap(first / 5, second / 5).p == whole.p
+
+
 def test_the_bootstrap_of_right_and_wrong_agrees_with_mcnemar():
     first, second = table(700, 90, 60, 150)
     found = significance.paired_bootstrap(first, second)

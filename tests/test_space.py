@@ -78,6 +78,7 @@ def test_equal_settings_have_one_key_however_they_are_written() -> None:
         ({"lr": {"low": 0.1, "high": 0.1}}, "lr: low = 0.1 is not below high = 0.1"),
         ({"lr": {"low": 0, "high": 1, "log": True}}, "lr: log = true needs low above 0"),
         ({"lr": {"low": 0, "high": 1, "step": 0}}, "lr: step is a number above 0"),
+        ({"lr": {"low": 0.1, "high": 0.2, "step": 0.3}}, "lr: step = 0.3 leaves one number"),
         ({"lr": {"low": 0.1}}, "lr: a range needs low and high; high is missing"),
         ({"lr": {"low": "a", "high": 1}}, "lr: low = 'a' is not a number"),
         ({"lr": {"lo": 0.1, "high": 1}}, "did you mean 'low'"),

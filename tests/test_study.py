@@ -32,7 +32,7 @@ from mien.study.scales import (
 )
 from mien.study.sheets import MAPS, feature_maps
 from mien.study.study import run_study
-from mien.training import fit
+from mien.training import fit, predict_probabilities
 
 TINY = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=1, batch_size=16)
 
@@ -148,6 +148,42 @@ def test_a_study_of_records_notes_the_test_that_it_shows(faces: FaceSet, tmp_pat
     assert set(second["models"][0]["metrics"]) == {"validation", "test"}
     (line,) = (tmp_path / "second/out/openings.jsonl").read_text().splitlines()
     assert json.loads(line)["run"] == second["models"][0]["run"]
+
+
+def test_a_test_split_that_has_changed_is_measured_anew(faces: FaceSet, tmp_path: Path) -> None:
+    def tested(now: FaceSet) -> tuple[dict, int]:
+        found = study(now, tiny_scale(TINY), tmp_path)
+        return found["models"][0], len((tmp_path / "out/openings.jsonl").read_text().splitlines())
+
+    test = faces.split == "test"
+    unlabelled = replace(faces, labels=np.where(test, -1, faces.labels))
+    first = study(unlabelled, tiny_scale(TINY), tmp_path)["models"][0]
+    assert first["predicted_unlabelled"] == {"test": int(test.sum())}
+    labelled, openings = tested(faces)  # the labels came later
+    assert openings == 1
+    assert labelled["predicted_unlabelled"] == {}
+    turned = replace(faces, images=np.where(test[:, None, None], 255 - faces.images, faces.images))
+    other, openings = tested(turned)
+    assert openings == 2
+    run = Run.open(tmp_path / "runs" / other["run"])
+    right = predict_probabilities(run, turned["test"]).argmax(1) == turned["test"].labels
+    assert other["metrics"]["test"]["all"]["accuracy"] == pytest.approx(right.mean())
+    assert set(tested(faces[~test | (np.arange(len(faces)) % 2 == 0)])[0]["metrics"]) == {
+        "validation", "test"
+    }  # fmt: skip
+
+
+def test_attention_is_compared_with_the_same_network_without_it(
+    faces: FaceSet, tmp_path: Path
+) -> None:
+    plan = [
+        Planned("plain", recipe.attention, "default", recipe)
+        for recipe in (TINY, TINY.but(attention="cbam"), TINY.but(width=0.25))
+    ]
+    found = study(faces, Scale("tiny", "tiny scale", True, None, tuple(plan)), tmp_path)
+    assert found["pairs"] == [
+        {"family": "plain", "without": "plain-w1_8", "with": "plain-cbam-w1_8"}
+    ]
 
 
 def test_a_record_counts_as_its_run_done(faces: FaceSet, tmp_path: Path) -> None:

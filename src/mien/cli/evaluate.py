@@ -174,9 +174,15 @@ def crossval(
     if len(recipes) < len(chosen):
         recipes = {f"{one.title} {number}": one for number, one in enumerate(chosen, 1)}
     votes = any(one.soft_labels for one in chosen)
-    faces, parts = roles(read(data, skip_bad=skip_bad, votes=votes))
+    given = read(data, skip_bad=skip_bad, votes=votes)
+    faces, parts = roles(given)
     divided = faces[parts.train]
     if scheme == "official":
+        if parts.validation not in given.splits:
+            raise DataError(
+                f"{given.name}: has no validation split of its own; give --scheme hold-out, "
+                "k-fold or 5x2"
+            )
         divided = faces[(faces.split == parts.train) | (faces.split == parts.validation)]
     options: dict[str, Any] = {} if scheme == "official" else {"seed": seed}
     if scheme == "k-fold":

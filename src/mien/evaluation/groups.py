@@ -124,7 +124,9 @@ def read_groups(path: Path, names: np.ndarray) -> Groupings:
                 if len(cells) != len(header):
                     raise DataError(f"{where}: has {len(cells)} cells for {len(header)} columns")
                 image = cells[at].strip()
-                row = place.get(image, place.get(PurePosixPath(image).name))
+                parts = PurePosixPath(image).parts
+                ends = (image, *("/".join(parts[k:]) for k in range(len(parts))))
+                row = next((place[end] for end in ends if end in place), None)
                 if row is None:
                     elsewhere += 1
                     continue
@@ -246,7 +248,8 @@ def _gap(
     """Best and worst group, their difference, its interval, and p by permutation."""
     n, hits = np.array([sizes[group] for group in right]), np.array(list(right.values()))
     shares = hits / n
-    best, worst = (list(right)[int(pick(shares))] for pick in (np.argmax, np.argmin))
+    order = np.argsort(-shares, kind="stable")  # two groups, also where all are equal
+    best, worst = (list(right)[order[end]] for end in (0, -1))
     pairs = len(right) * (len(right) - 1) / 2
     # To deal out the images to the groups anew is to draw how many right ones each group gets.
     rng = np.random.default_rng(seed)

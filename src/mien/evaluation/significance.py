@@ -241,7 +241,7 @@ def paired_bootstrap(
     ----------
     B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), section 13.3.
     """
-    d = np.subtract(*_paired(first, second))
+    d = np.subtract(*_paired(first, second)).round(12)
     if len(d) < 2 or (np.ptp(d) == 0 and d.any()):
         raise DataError(
             f"a bootstrap of {len(d)} image(s) that all differ by {d[0]:g} has nothing to vary; "
@@ -254,7 +254,7 @@ def paired_bootstrap(
             d[rng.integers(len(d), size=(min(rows, resamples - done), len(d)))].mean(axis=1)
             for done in range(0, resamples, rows)
         ]
-    )
+    ).round(12)  # fifths of one sum are 0 in all digits then
     smaller = min((means <= 0).sum(), (means >= 0).sum())
     low, high = np.quantile(means, (ALPHA / 2, 1 - ALPHA / 2))
     return Test(

@@ -35,6 +35,7 @@ class Trained:
     trained_on : name, splits and fingerprint of its training images; empty where unknown
     recipe : None where it is not known, or of another version
     digest : SHA-256 of its weights or its file
+    single : one network that sees a face once
     """
 
     name: str
@@ -46,6 +47,7 @@ class Trained:
     trained_on: Mapping[str, Any]
     recipe: Recipe | None
     digest: str
+    single: bool = True
 
 
 def open_all(paths: Sequence[Path], device: str | None = None) -> list[Trained]:
@@ -97,7 +99,7 @@ def attention_pairs(models: Sequence[Trained]) -> list[tuple[Trained, Trained]]:
         bare = model.recipe.but(attention="none", place="default", gates="paper")
         return bare, model.trained_on.get("fingerprint")
 
-    known = [model for model in models if model.recipe is not None]
+    known = [model for model in models if model.recipe is not None and model.single]
     return [
         (without, with_cbam)
         for with_cbam in known
@@ -168,9 +170,10 @@ def _file(path: Path) -> Trained:
         recipe = Recipe.from_dict(tomllib.loads(said.get("recipe", "")), source=str(path))
     except (RecipeError, tomllib.TOMLDecodeError):  # a file of another version is still a model
         recipe = None
+    single = "recipe 2" not in said and said.get("views", "1") == "1"
     return Trained(
         said.get("run", path.stem),
-        recipe.title if recipe and "recipe" in said else path.stem,
+        recipe.title if recipe and "recipe" in said and single else path.stem,
         model.classes,
         model.size,
         model.channels,
@@ -178,4 +181,5 @@ def _file(path: Path) -> Trained:
         json.loads(said.get("data", "{}")).get("train", {}),
         recipe if "recipe" in said else None,
         digest_of(path),
+        single,
     )

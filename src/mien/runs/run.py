@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mien.data.faceset import FaceSet
+from mien.data.faceset import FaceSet, image_hashes
 from mien.errors import RecipeError, RunError
 from mien.packaged import PACKAGED
 from mien.runs.atomic import save_with, write_bytes
@@ -43,14 +43,27 @@ class Predictions:
     """Probabilities a run gave to the images of one split.
 
     `names` str ``[n]``, `labels` int64 ``[n]`` (-1 unknown), `probabilities` float32 ``[n, C]``,
-    and `seen` bool ``[n]``: which stand pixel for pixel in the run's training part (None where
-    that was not noted).
+    `seen` bool ``[n]``: which stand pixel for pixel in the run's training part, and `pixels`, 16
+    hex digits over the images (None where these were not noted).
     """
 
     names: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
     seen: np.ndarray | None = None
+    pixels: str | None = None
+
+    def are_of(self, part: FaceSet) -> bool:
+        """Whether they are of just these images, which may have got their labels since."""
+        if self.pixels is not None:
+            return self.pixels == pixels_of(part)
+        same_labels = np.array_equal(self.labels, part.labels) and bool((self.labels >= 0).all())
+        return same_labels or np.array_equal(self.names, part.names)
+
+
+def pixels_of(part: FaceSet) -> str:
+    """16 hex digits over the images of a set, without their labels."""
+    return hashlib.sha256(image_hashes(part.images).tobytes()).hexdigest()[:16]
 
 
 def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
@@ -162,6 +175,8 @@ class Run(RunFolder[Recipe]):
             arrays[f"{split}/probabilities"] = p.probabilities.astype(np.float32)
             if p.seen is not None:
                 arrays[f"{split}/seen"] = p.seen
+            if p.pixels is not None:
+                arrays[f"{split}/pixels"] = np.array(p.pixels)
         save_with(self.path / "predictions.npz", lambda file: np.savez_compressed(file, **arrays))
 
     @property
@@ -192,6 +207,7 @@ class Run(RunFolder[Recipe]):
                     arrays[f"{split}/labels"].astype(np.int64),
                     arrays[f"{split}/probabilities"].astype(np.float32),
                     arrays.get(f"{split}/seen"),
+                    str(arrays[f"{split}/pixels"]) if f"{split}/pixels" in arrays else None,
                 )
         except UNREADABLE as error:
             raise self._damaged("predictions.npz", error) from error

@@ -18,8 +18,10 @@ def importance(space: Space, fidelity: Fidelity, trials: Sequence[Trial]) -> dic
     """The share of the variance of accuracy that each parameter explains by itself.
 
     F. Hutter, H. Hoos and K. Leyton-Brown, An efficient approach for assessing hyperparameter
-    importance, ICML 2014, through Optuna. It is read on the highest rung that has enough settings,
-    which halving seldom leaves at the top. A default that lies outside the space is left out.
+    importance, ICML 2014, through Optuna. What parameters explain only together is in no share, so
+    they sum to less than 1. It is read on the highest rung that enough settings have entered at:
+    those that were promoted to a rung share what decided. A default that lies outside the space is
+    left out.
 
     Returns
     -------
@@ -28,7 +30,14 @@ def importance(space: Space, fidelity: Fidelity, trials: Sequence[Trial]) -> dic
         rests on; and a ``note``.
     """
     need = LEAST * len(space.parameters)
-    inside = [t for t in trials if t.value is not None and space.contains(t.values)]
+    inside = [
+        t
+        for t in trials
+        if t.value is not None
+        and space.contains(t.values)
+        and t.number < fidelity.settings
+        and t.rung == fidelity.brackets[fidelity.bracket_of(t.number)].first
+    ]
     for rung in range(fidelity.top, -1, -1):
         known = [trial for trial in inside if trial.rung == rung]
         if len(known) >= need:
@@ -44,9 +53,8 @@ def importance(space: Space, fidelity: Fidelity, trials: Sequence[Trial]) -> dic
             f"measured at {fidelity.rungs[rung]}, since too few settings were trained in full; "
             "what decides early need not decide in the end"
         )
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.importance import FanovaImportanceEvaluator
 
-    shares = get_param_importances(
-        study_of(space, known), evaluator=FanovaImportanceEvaluator(seed=0)
-    )
-    return {**found, "values": {name: float(share) for name, share in shares.items()}}
+    shares = FanovaImportanceEvaluator(seed=0).evaluate(study_of(space, known))
+    ordered = sorted(shares.items(), key=lambda share: -share[1])
+    return {**found, "values": {name: float(share) for name, share in ordered}}

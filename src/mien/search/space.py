@@ -46,6 +46,10 @@ class Range:
         if self.step is not None and (self.log or self.step <= 0):
             raise RecipeError("step is a number above 0, and stands without log; leave one out")
         if (values := self.values()) is not None:
+            if len(values) < 2:
+                raise RecipeError(
+                    f"step = {self.step:g} leaves one number; give a smaller one, or a list"
+                )
             object.__setattr__(self, "high", values[-1])
 
     def values(self) -> tuple[float, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ def _assess(
         made.classes,
         seed=seed,
     )
+    copies = quality.held_out_copies + len(held_out) - len(fresh)
+    quality = replace(quality, held_out_copies=copies)
     some = np.random.default_rng(seed).permutation(len(made))[:SHOWN]
     neighbours = nearest(ours[some], known)[1]
     return quality, {"sample": made.images[some], "nearest": train.images[neighbours]}

@@ -20,7 +20,7 @@ from mien.metrics import collapsed, epochs_to, evaluate, last_epochs_spread
 from mien.models.cost import cost, outline
 from mien.runs.atomic import write_json
 from mien.runs.environment import hardware, versions
-from mien.runs.run import Run, find_finished, run_name
+from mien.runs.run import Predictions, Run, find_finished, run_name
 from mien.study.explaining import explain_best
 from mien.study.scales import Planned, Scale
 from mien.study.sheets import write_sheets
@@ -179,9 +179,9 @@ class StudyResults:
             "hardware": run.info["hardware"],
             "finished": run.info["finished"],
             "predicted_unlabelled": {
-                split: len(found.labels)
-                for split in run.predicted
-                if ((found := run.predictions(split)).labels < 0).all()
+                split: len(labels)
+                for split, labels in ((s, self.faces[s].labels) for s in self._predicted(run))
+                if (labels < 0).all()
             },
             "cost": row["cost"] | {key: run.info.get(key) for key in spent},
             "efficiency": {
@@ -196,18 +196,24 @@ class StudyResults:
     def _metrics(self, run: Run) -> dict[str, Any]:
         """Metrics on every labelled split that was predicted, with and without copies."""
         found = {}
-        for split in run.predicted:
-            p = run.predictions(split)
-            if (p.labels < 0).any():
+        for split, p in self._predicted(run).items():
+            labels = self.faces[split].labels  # which may have come after the predictions
+            if (labels < 0).any():
                 continue
             new = ~self.faces[split].stands_in(self.faces[self.parts.train])
             found[split] = {
-                "all": evaluate(p.probabilities, p.labels, run.classes).to_dict(),
+                "all": evaluate(p.probabilities, labels, run.classes).to_dict(),
                 "without_copies": evaluate(
-                    p.probabilities[new], p.labels[new], run.classes
+                    p.probabilities[new], labels[new], run.classes
                 ).to_dict(),
             }
         return found
+
+    def _predicted(self, run: Run) -> dict[str, Predictions]:
+        """The run's predictions for the splits as they are now."""
+        there = [split for split in run.predicted if split in self.faces.splits]
+        found = {split: run.predictions(split) for split in there}
+        return {split: p for split, p in found.items() if p.are_of(self.faces[split])}
 
     def _open(self, runs: Sequence[Run]) -> None:
         """Write down, before they are predicted, for which runs the labelled test is opened."""
@@ -215,7 +221,11 @@ class StudyResults:
         if test is None or not self.faces[test].labelled:
             return
         path, part = self.out / "openings.jsonl", self.faces[test]
-        known = {line["run"] for line in read_openings(path) if line["split"] == test}
+        known = {
+            line["run"]
+            for line in read_openings(path)
+            if (line["split"], line.get("data", part.fingerprint)) == (test, part.fingerprint)
+        }
         shown = [run for run in runs if run.weights_path.exists() or test in run.predicted]
         if new := [run.name for run in shown if run.name not in known]:
             write_openings(path, test, part.fingerprint, new)
@@ -235,11 +245,12 @@ class StudyResults:
 
     def _pairs(self) -> list[dict[str, str]]:
         """Keys of the models of one family and setting without and with attention."""
-        alone = {(p.family, p.setting): p.key for p in self.plan if p.attention == "none"}
+        alone = {p.recipe: p.key for p in self.plan if p.attention == "none"}
+        bare = {p.key: p.recipe.but(attention="none") for p in self.plan}
         return [
-            {"family": p.family, "without": alone[p.family, p.setting], "with": p.key}
+            {"family": p.family, "without": alone[bare[p.key]], "with": p.key}
             for p in self.plan
-            if p.attention != "none" and (p.family, p.setting) in alone
+            if p.attention != "none" and bare[p.key] in alone
         ]
 
 

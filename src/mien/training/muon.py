@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 
 MOMENTUM = 0.95
 ADAM_SHARE = 1 / 15
@@ -55,40 +54,55 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     @exact_products()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+        """Move every parameter that has a gradient.
+
+        All of a group at once: one by one an accelerator would wait for hundreds of small kernels.
+        """
         for group in self.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
-            for parameter in moved:
-                if combines_channels(parameter):
-                    self._orthogonal(parameter, group["lr"], group["weight_decay"])
-                else:
-                    self._adam(parameter, group["lr"] * ADAM_SHARE, group["weight_decay"])
+            kernels = [p for p in moved if combines_channels(p)]
+            others = [p for p in moved if not combines_channels(p)]
+            if kernels:
+                self._orthogonal(kernels, group["lr"], group["weight_decay"])
+            if others:
+                self._adam(others, group["lr"] * ADAM_SHARE, group["weight_decay"])
 
-    def _orthogonal(self, kernel: nn.Parameter, lr: float, decay: float) -> None:
-        assert kernel.grad is not None
-        state = self.state[kernel]
-        if not state:
-            state["momentum"] = torch.zeros_like(kernel)
-        momentum = state["momentum"]
-        momentum.lerp_(kernel.grad, 1 - MOMENTUM)
-        direction = kernel.grad.lerp(momentum, MOMENTUM).flatten(1)  # Nesterov's
-        rows, columns = direction.shape
-        step = orthogonalised(direction).view(kernel.shape)
-        kernel.mul_(1 - lr * decay).add_(step, alpha=-lr * max(1.0, rows / columns) ** 0.5)
+    def _orthogonal(self, kernels: list[torch.Tensor], lr: float, decay: float) -> None:
+        for kernel in kernels:
+            if not self.state[kernel]:
+                self.state[kernel]["momentum"] = torch.zeros_like(kernel)
+        gradients = gradients_of(kernels)
+        momenta = [self.state[kernel]["momentum"] for kernel in kernels]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+        steps = orthogonalised([direction.flatten(1) for direction in ahead])
+        torch._foreach_mul_(steps, [-lr * max(1.0, len(s) / s.shape[1]) ** 0.5 for s in steps])
+        torch._foreach_mul_(kernels, 1 - lr * decay)
+        torch._foreach_add_(kernels, [s.view_as(k) for s, k in zip(steps, kernels, strict=True)])
 
-    def _adam(self, parameter: nn.Parameter, lr: float, decay: float) -> None:
+    def _adam(self, parameters: list[torch.Tensor], lr: float, decay: float) -> None:
         """Kingma and Ba (2015), algorithm 1, with the usual constants."""
-        assert parameter.grad is not None
-        state = self.state[parameter]
-        if not state:
-            state |= {"step": 0, "mean": torch.zeros_like(parameter)}
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        mean = state["mean"].lerp_(parameter.grad, 0.1)
-        square = state["square"].lerp_(parameter.grad.square(), 0.001)
-        scale = (square / (1 - 0.999 ** state["step"])).sqrt_().add_(1e-8)
-        parameter.mul_(1 - lr * decay)
-        parameter.addcdiv_(mean, scale, value=-lr / (1 - 0.9 ** state["step"]))
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state |= {"step": 0, "mean": torch.zeros_like(parameter)}
+                state["square"] = torch.zeros_like(parameter)
+            state["step"] += 1
+        gradients = gradients_of(parameters)
+        means, squares = ([state[key] for state in states] for key in ("mean", "square"))
+        torch._foreach_lerp_(means, gradients, 0.1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 0.001)
+        scales = torch._foreach_div(squares, [1 - 0.999 ** state["step"] for state in states])
+        torch._foreach_sqrt_(scales)
+        torch._foreach_add_(scales, 1e-8)
+        torch._foreach_mul_(parameters, 1 - lr * decay)
+        rates = [-lr / (1 - 0.9 ** state["step"]) for state in states]
+        torch._foreach_addcdiv_(parameters, means, scales, rates)
+
+
+def gradients_of(parameters: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """The gradients of parameters that have one."""
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 def combines_channels(parameter: torch.Tensor) -> bool:
@@ -96,23 +110,31 @@ def combines_channels(parameter: torch.Tensor) -> bool:
     return parameter.ndim == 4 and parameter.shape[1] > 1
 
 
-def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """About the nearest matrix with singular values of 1, ``[M, N]``, of that shape and dtype.
+def orthogonalised(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
+    """About the nearest matrix to each that has singular values of 1, ``[M, N]``, of its dtype.
 
     Five steps of Newton and Schulz bring the singular values to between 0.7 and 1.2, which is near
     enough; those that are almost zero stay smaller. Every step multiplies the matrix by a
     polynomial of its Gram matrix ``[M, M]``: these are gathered in one factor, by which the long
-    matrix is multiplied once, in two fifths of the work where N is 9 M. It needs all the digits of
-    float32: rounding to fewer makes some squares negative, and the steps raise them.
+    matrix is multiplied once, in two fifths of the work where N is 9 M. Gram matrices of one height
+    are multiplied together. It needs all the digits of float32: rounding to fewer makes some
+    squares negative, and the steps raise them.
     """
     a, b, c = POLYNOMIAL
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
-    gram = x @ x.T
-    factor = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    for _ in range(STEPS):
-        square = factor @ gram @ factor
-        factor = a * factor + (b * square + c * square @ square) @ factor
-    x = factor @ x
-    return x.T if tall else x
+    lengths = torch._foreach_norm(matrices)
+    torch._foreach_add_(lengths, 1e-7)
+    units = torch._foreach_div(matrices, lengths)
+    wide = [x.T if len(x) > x.shape[1] else x for x in units]
+    of_height: dict[int, list[int]] = {}
+    for place, x in enumerate(wide):
+        of_height.setdefault(len(x), []).append(place)
+    for height, places in of_height.items():
+        gram = torch.stack([wide[place] @ wide[place].T for place in places])
+        factor = torch.eye(height, dtype=gram.dtype, device=gram.device).expand_as(gram)
+        for _ in range(STEPS):
+            square = factor @ gram @ factor
+            inner = torch.baddbmm(square, square, square, beta=b, alpha=c)
+            factor = torch.baddbmm(factor, inner, factor, beta=a)
+        for place, one in zip(places, factor, strict=True):
+            wide[place] = one @ wide[place]
+    return [x.T if len(m) > m.shape[1] else x for x, m in zip(wide, matrices, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from mien.inference import write_predictions
 from mien.models import create_model
 from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
-from mien.runs.run import Predictions, Run, digest_of
+from mien.runs.run import Predictions, Run, digest_of, pixels_of
 from mien.training.batches import prepared
 from mien.training.views import VIEWS, views_of
 
@@ -189,20 +190,26 @@ def pooled_features(run: Run, faces: FaceSet, device: str = "cpu") -> np.ndarray
 def predict_splits(run: Run, faces: FaceSet, splits: list[str], device: str = "cpu") -> None:
     """Keep in `run` its predictions for the named splits of `faces` it has none for yet.
 
+    Of a split whose images have changed they are made anew, and labels that came later are taken.
     Which images stand in the training part is kept too, where `faces` has that part.
     """
-    missing = [split for split in splits if split not in run.predicted]
-    if not missing:
-        return
-    model = load_model(run, device)
-    train = run.training_part(faces)
-    found = {}
+    kept = {split: run.predictions(split) for split in splits if split in run.predicted}
+    found = {
+        split: replace(old, labels=faces[split].labels)
+        for split, old in kept.items()
+        if old.are_of(faces[split]) and not np.array_equal(old.labels, faces[split].labels)
+    }
+    missing = [s for s in splits if s not in kept or not kept[s].are_of(faces[s])]
+    if missing:
+        model = load_model(run, device)
+        train = run.training_part(faces)
     for split in missing:
         part = faces[split]
         seen = None if train is None else part.stands_in(train)
         predicted = _predict(run, model, part, device)
-        found[split] = Predictions(part.names, part.labels, predicted, seen)
-    run.save_predictions(found)
+        found[split] = Predictions(part.names, part.labels, predicted, seen, pixels_of(part))
+    if found:
+        run.save_predictions(found)
 
 
 def _predict(run: Run, model: nn.Module, faces: FaceSet, device: str, views: int = 1) -> np.ndarray:
