@@ -162,6 +162,34 @@ def test_the_help_begins_with_predict_and_lists_every_command() -> None:
     assert mien("--version").stdout == f"mien {version('mien')}\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("tune", "--space", "paper"),
+        ("crossval",),
+        ("evaluate", "runs/A", "--corruptions"),
+        ("balance",),
+    ],
+)
+def test_a_seed_below_nothing_is_refused(words: tuple[str, ...]) -> None:
+    done = mien(*words, "--data", "drawn:70", "--seed", "-1")
+    assert done.returncode == 2
+    assert "--seed" in done.stderr
+
+
+@pytest.mark.parametrize("more", [("--truncation", "-1"), ("--lift", "1000000000")])
+def test_what_a_generator_could_not_give_is_said_before_it_is_trained(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*_: Any, **__: Any) -> None:
+        raise AssertionError("was trained")
+
+    monkeypatch.setattr("mien.study.balancing.fit_generator", trained)
+    done = mien("balance", "--data", "drawn:70", "--out", tmp_path, "--runs", tmp_path, *more)
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+
+
 def test_a_kind_of_balancing_takes_the_place_of_the_recipes_own(tmp_path: Path) -> None:
     own = Recipe(epochs=3, class_weights="effective", generate="disgust=900")
     file = tmp_path / "own.toml"

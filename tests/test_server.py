@@ -28,19 +28,21 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 from PIL import Image
 
 import mien.server.app
 import mien.server.body
+import mien.server.listen
 from mien.cli import main
 from mien.detection import Found
 from mien.errors import MienError
 from mien.inference import Classifier
 from mien.server import Limits, create_app
 from mien.server.batching import Batcher
-from mien.server.listen import bound, is_loopback
+from mien.server.listen import Punctual, bound, is_loopback
 from mien.server.metrics import Histogram, Metrics
 
 SIZE = 4
@@ -348,6 +350,46 @@ def test_too_many_pixels_are_refused_before_any_is_decoded(
         answer = client.post("/v1/predict", files=files(header_of_png(*size)))
         assert answer.status_code == status
     assert client.post("/v1/predict", files=files(grey(1))).status_code == 500
+
+
+def test_boxes_of_more_pixels_than_a_request_may_have_are_refused(classifier: Classifier) -> None:
+    with client_of(classifier, megapixels=1) as client:
+        for boxes, status in (([[0, 0, 1000, 1000]], 200), ([[0, 0, 1000, 1000]] * 2, 413)):
+            sent = as_json(grey(9, 1000, 1000), boxes=[boxes])
+            assert client.post("/v1/predict", json=sent).status_code == status
+
+
+def test_a_key_of_any_length_is_not_sent_back(client: TestClient) -> None:
+    answer = client.post("/v1/predict", json={"x" * 50_000: 1})
+    assert answer.status_code == 422
+    assert len(answer.content) < 2000
+
+
+def test_a_connection_that_sends_no_whole_head_is_closed(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mien.server.listen, "HEAD", 1.0)
+    listening = bound("127.0.0.1", 0)
+    config = uvicorn.Config(
+        create_app(classifier), http=Punctual, log_level="error", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        address = ("127.0.0.1", listening.getsockname()[1])
+        begun, whole = socket.create_connection(address), socket.create_connection(address)
+        begun.sendall(b"GET /healthz HTTP/1.1\r\nHost")
+        head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        whole.sendall(head + b"Content-Length: 20\r\n\r\n{")
+        for connection in (begun, whole):
+            connection.settimeout(20)
+        assert begun.recv(9) == b""
+        whole.sendall(b'"images": []      }')  # a body has the time of a request
+        assert whole.recv(12) == b"HTTP/1.1 422"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def test_no_part_of_a_request_is_written_to_the_disk(

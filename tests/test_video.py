@@ -927,6 +927,12 @@ def test_a_camera_in_use_is_named_as_such(camera: type[Camera]) -> None:
         watch(2, Brightness())
 
 
+@pytest.mark.parametrize("number", [-1, 99999999999])
+def test_a_number_that_no_camera_has_is_refused(number: int) -> None:
+    with pytest.raises(DataError, match="give 0 to 99"):
+        watch(number, Brightness())
+
+
 def test_a_camera_that_is_not_there_is_named(camera: type[Camera]) -> None:
     camera.opens = False
     with pytest.raises(DataError, match=r"camera 77: .*there is none"):

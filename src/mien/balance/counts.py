@@ -9,7 +9,7 @@ import numpy as np
 from mien.errors import DataError, RecipeError
 from mien.runs.settings import unknown
 
-MOST = 1_000_000_000
+MOST = 10_000_000
 """The highest count that is taken for one: what is more is a slip of the keyboard."""
 
 

@@ -34,7 +34,9 @@ def balance(
     truncation: Annotated[
         float | None, typer.Option(help="Largest noise: smaller is more typical, less varied.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the faces; the generator's is a setting.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the faces; the generator's is a setting.", min=0)
+    ] = 0,
     features: Annotated[
         Path | None, typer.Option(help="A run of `mien train` whose features judge the faces.")
     ] = None,

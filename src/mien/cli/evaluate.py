@@ -49,7 +49,7 @@ def tune(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the search in the storage.")] = None,
     jobs: Jobs = None,
-    seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampler.", min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the tables and figures.")] = Path(
         "studies/tune"
     ),
@@ -139,7 +139,7 @@ def crossval(
     ] = None,
     scheme: Annotated[str, typer.Option(help="k-fold, 5x2, hold-out or official.")] = "k-fold",
     folds: Annotated[int, typer.Option(help="Of k-fold.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the division.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the division.", min=0)] = 0,
     cluster: Cluster = None,
     cpus: CpusEach = 1,
     gpus: GpusEach = 0,

@@ -61,7 +61,7 @@ def explain(
             shown = _faces(opened, photos, detector, skip_bad)
             found, pictures = explain_faces(opened, shown, device=where)
         else:
-            part = _split(data or "", split, skip_bad)
+            part = _split(opened, data or "", split, skip_bad)
             found, pictures = explain_split(opened, part, count=faces, device=where)
     for path in write_explanation(found, pictures, out):
         print(path)
@@ -115,11 +115,14 @@ def _faces(run: Run, photos: list[Path], detector: str, skip_bad: bool) -> FaceS
     )
 
 
-def _split(data: str, split: str, skip_bad: bool) -> FaceSet:
+def _split(run: Run, data: str, split: str, skip_bad: bool) -> FaceSet:
     """A split by its role or its name; not the final test split, where that has labels."""
     from mien.data import read, roles
 
-    faces, parts = roles(read(data, skip_bad=skip_bad))
+    channels = run.info["channels"]
+    # Runs of the first days did not note the size of their images, which was the recipe's.
+    size = run.info.get("size", run.recipe.image_size)
+    faces, parts = roles(read(data, size=size, channels=channels, skip_bad=skip_bad))
     name = {"train": parts.train, "validation": parts.validation}.get(split, split)
     part = faces[name]
     if name == parts.test and (part.labels >= 0).any():

@@ -35,7 +35,9 @@ def evaluate(
     groups: Annotated[
         Path | None, typer.Option(help="CSV of image and groupings, such as image,age,device.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the corruptions and of what is drawn anew.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of the corruptions and of what is drawn anew.", min=0)
+    ] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("studies/evaluate"),
     device: Device = None,
     skip_bad: SkipBad = False,

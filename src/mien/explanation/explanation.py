@@ -151,12 +151,15 @@ def explain_split(
 
 
 def _kept(run: Run, faces: FaceSet) -> np.ndarray | None:
-    """The probabilities that the run keeps of just this split, if it does."""
+    """The probabilities that the run keeps of just these images of a split, if it does."""
     split = faces.split[0] if len(faces) else ""
     if len(faces.splits) != 1 or split not in run.predicted:
         return None
     kept = run.predictions(split)
-    return kept.probabilities if np.array_equal(kept.names, faces.names) else None
+    known = kept.pixels or faces.fingerprint in (
+        part["fingerprint"] for part in run.info["data"].values()
+    )
+    return kept.probabilities if known and kept.are_of(faces) else None
 
 
 @dataclass(frozen=True, eq=False)

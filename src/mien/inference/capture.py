@@ -41,6 +41,8 @@ def open_capture(source: Path | int) -> cv2.VideoCapture:
         saying why that cannot be done.
     """
     if isinstance(source, int):
+        if not 0 <= source < 100:  # of which OpenCV dies
+            raise DataError(f"camera {source} is not possible; give 0 to 99")
         with quiet():
             capture = cv2.VideoCapture(source)
         if not capture.isOpened():

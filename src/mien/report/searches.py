@@ -168,7 +168,8 @@ def importance(search: Search, context: str) -> Table:
         [[words(name), value] for name, value in values.items()]
         or [["not computed", found["note"]]],
         notes=[
-            f"From {found['settings']} settings" + (f", {found['note']}" if found["note"] else "")
+            f"From {found['settings']} settings" + (f", {found['note']}" if found["note"] else ""),
+            "Of each by itself: what several explain only together is in no share.",
         ],
         context=context,
     )

@@ -313,7 +313,7 @@ def problem(
     status: int, detail: str, image: int | None = None, headers: dict[str, str] | None = None
 ) -> Response:
     """A refusal in the form of RFC 9457."""
-    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail[:1000]}
     if image is not None:
         content["image"] = image
     return JSONResponse(content, status, headers, PROBLEM)

@@ -127,6 +127,13 @@ def parse(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
             f"the pictures have {pixels:.1f} million pixels, and a request may have "
             f"{limits.megapixels:g}; shrink them, or send them in parts",
         )
+    looked = sum(w * h for one in sent for _, _, w, h in one.boxes or ()) / 1e6
+    if looked > limits.megapixels:
+        raise Refused(
+            413,
+            f"the boxes have {looked:.1f} million pixels, and those of a request may have "
+            f"{limits.megapixels:g}; name fewer or smaller faces",
+        )
     return sent
 
 
@@ -167,10 +174,11 @@ def _from_json(body: bytes) -> tuple[list[tuple[str, bytes]], Any]:
         raise Refused(422, "send {'images': [BASE64, ...]}, and 'boxes' where you know the faces")
     unknown = sorted(set(content) - {"images", "boxes"})
     if unknown:
+        shown = ", ".join(repr(key[:80]) for key in unknown[:5])
         raise Refused(
             422,
-            f"the body has {', '.join(map(repr, unknown))}, which is not known; it takes 'images' "
-            "and 'boxes', and the address takes ?attention=true and ?detector=none",
+            f"the body has {shown}, which is not known; it takes 'images' and 'boxes', and the "
+            "address takes ?attention=true and ?detector=none",
         )
     files = []
     for number, text in enumerate(content.get("images", [])):

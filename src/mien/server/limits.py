@@ -24,8 +24,9 @@ class Limits:
     body_mb : size of a request in MiB, counted while it is read
     images : pictures in a request
     boxes : faces that a client may name in a request
-    megapixels : pixels of the pictures of a request together, in millions, before decoding
-    seconds : from a request's first line to its answer
+    megapixels : pixels of the pictures of a request together, in millions, before decoding; and of
+        the boxes named in them
+    seconds : from the whole head of a request to its answer
     queue : pictures in the server at a time; a request that finds no room is told to come again
     memory_mb : MiB that all requests together may hold, as bodies and as decoded pictures
     batch : pictures that are looked at together

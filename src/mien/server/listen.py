@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import socket
@@ -9,14 +10,45 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mien.errors import MienError
 from mien.inference import Classifier
 from mien.server.app import create_app
 from mien.server.limits import Limits
 
+HEAD = 20.0
+"""Seconds that a connection gets to send the whole head of a request."""
+
+BACKLOG = 128
+"""Connections that may wait to be taken."""
+
 GRACE = 3
 """Seconds that requests get to end in when the server is stopped."""
+
+
+class Punctual(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    """Closes a connection on which no whole head of a request comes in time.
+
+    Uvicorn gives a connection any time for it, and a thousand that say nothing would stop a server.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._late = self.loop.call_later(HEAD, self._close_late)
+
+    def on_response_complete(self) -> None:
+        self._late.cancel()
+        self._late = self.loop.call_later(HEAD, self._close_late)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._late.cancel()
+        super().connection_lost(exc)
+
+    def _close_late(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
 
 def serve(
@@ -47,6 +79,8 @@ def serve(
         shown = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(
             app,
+            http=Punctual,
+            backlog=BACKLOG,
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -61,7 +95,7 @@ def bound(host: str, port: int) -> socket.socket:
     """A socket that takes connections, also before anybody answers them."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OverflowError:
         raise MienError(f"port {port} does not exist; give 0 to 65535") from None
     except OSError as error:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mien.balance.counts import to_generate
 from mien.balance.distances import nearest
-from mien.balance.gan import GeneratorRun, fit_generator, generate
+from mien.balance.gan import GeneratorRun, check_truncation, fit_generator, generate
 from mien.balance.quality import Quality, Sample, assess
 from mien.data.faceset import FaceSet
 from mien.errors import DataError, MienError
@@ -57,6 +57,7 @@ def balance_classes(
     what was done and found, as plain values; images for the sheets, as `balance_figures` takes
     them; and the generated faces
     """
+    check_truncation(truncation)
     counts, where = to_generate(train.counts(), train.classes, lift), str(choose_device(device))
     if isinstance(generator, GeneratorRun):
         generator.check_fits(train)
@@ -64,6 +65,8 @@ def balance_classes(
     else:
         run = fit_generator(generator, train, runs=runs, device=device, progress=progress)
     made = generate(run, counts, truncation=truncation, seed=seed, device=where)
+    # The generator may have been trained when this part was called otherwise.
+    made = replace(made, split=np.full(len(made), train.split[0]))
     sheets = {
         kind: np.stack([_first(part, label) for label in range(len(train.classes))])
         for kind, part in (("real", train), ("generated", made))

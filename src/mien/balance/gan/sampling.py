@@ -17,6 +17,18 @@ BATCH = 500
 """Images generated at a time."""
 
 
+def check_truncation(truncation: float | None) -> None:
+    """Refuse a truncation that `generate` could not do, before a generator is trained for it.
+
+    Raises
+    ------
+    RecipeError
+        for one that is not above 0.
+    """
+    if truncation is not None and not truncation > 0:
+        raise RecipeError(f"truncation = {truncation}: give a number above 0, or none")
+
+
 @torch.no_grad()
 def generate(
     run: GeneratorRun,
@@ -49,8 +61,7 @@ def generate(
     RunError
         if the generator is not finished or its file damaged.
     """
-    if truncation is not None and not truncation > 0:
-        raise RecipeError(f"truncation = {truncation}: give a number above 0, or none")
+    check_truncation(truncation)
     model = run.load(device)
     shape = (run.recipe.image_size, run.recipe.image_size, run.info["channels"])
     images = np.empty((int(counts.sum()), *shape), np.uint8)
