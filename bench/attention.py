@@ -66,6 +66,7 @@ def times(
 
         def work() -> None:
             x.grad = None
+            attention.zero_grad(set_to_none=True)  # else every pass adds to those of the last
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 out = way(x, shortcut)
             out.backward(grad)

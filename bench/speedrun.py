@@ -25,6 +25,7 @@ from mien.cli.train import recipe_of
 from mien.report.table import Column, Table, decimals, percent
 from mien.runs.recipe import Recipe
 from mien.training import fit, predict_probabilities
+from mien.training.batches import side_of
 
 
 def one(recipe: Recipe, parts: trials.Parts, device: str) -> tuple[float, np.ndarray]:
@@ -52,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> str:
     recipe = recipe_of(args.recipe, args.set)
     parts = trials.read_parts(args.data, args.images)
     if torch.device(args.device).type == "cuda":
-        for start in {recipe.start_size, 0}:  # every size of image is compiled by itself
+        # Every size of image is compiled by itself.
+        for side in {side_of(recipe, epoch) for epoch in range(recipe.epochs)}:
+            start = side if side < recipe.image_size else 0
             one(recipe.but(epochs=1, start_size=start, seed=args.seeds), parts, args.device)
     measured = [one(recipe.but(seed=seed), parts, args.device) for seed in range(args.seeds)]
     seconds = np.array([took for took, _ in measured])

@@ -196,7 +196,7 @@ def rates_table(
     """The rates of all models. Comparisons are medians of what each round gives."""
     device, rows = torch.device(args.device), []
     peak = args.peak
-    if peak is None and device.type == "cuda":
+    if peak is None and device.type == "cuda" and args.precision == "bf16":
         peak = PEAKS.get(torch.cuda.get_device_name(device))
     with tempfile.TemporaryDirectory() as folder:
         write_jpegs(faces, Path(folder))

@@ -11,6 +11,10 @@ import pytest
 # Set before torch is imported: the tests run in one process a core, each with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Set before torch is imported: equal bits, which many tests are about, are promised on a CPU alone.
+if "MIEN_TEST_CUDA" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 # Set before Ray is imported: under `uv run` it would send this folder to each worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from torch._dynamo.testing import CompileCounter
 from torchvision.transforms.v2 import functional as tv
 
 from mien.errors import RecipeError
 from mien.images import Augment, augment
-from mien.images.augment import _light, _move
+from mien.images.augment import _light, _move, change, draw
 
 EVERYTHING = Augment(
     flip=0.5, shift=0.1, rotate=15, zoom=0.2, brightness=0.3, contrast=0.3, erase=0.5
@@ -228,6 +230,20 @@ def test_switching_one_setting_leaves_the_others_as_they_were() -> None:
     without = augment(images, Augment(rotate=15, flip=0.5), seeded())
     same = (with_erasing == without).flatten(1).float().mean(1)
     assert same.min() >= 0.8
+
+
+def test_augmentation_is_one_graph_for_a_compiler_which_it_makes_once() -> None:
+    torch.compiler.reset()
+    images = noise(8, 1, 24, 24)
+    counted = CompileCounter()
+    compiled = torch.compile(change, backend=counted, fullgraph=True, dynamic=False)
+    for seed in (0, 1):
+        numbers = draw(8, torch.Generator().manual_seed(seed))
+        again = replace(EVERYTHING)  # equal, and another object
+        torch.testing.assert_close(
+            compiled(images, again, numbers), change(images, EVERYTHING, numbers)
+        )
+    assert counted.frame_count == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from mien.data import CLASSES, FaceSet
 from mien.images import Normalisation
+from mien.images.augment import change
 from mien.images.tensors import as_tensor
 from mien.runs.recipe import Recipe
 from mien.runs.seed import random_seed
@@ -152,3 +154,20 @@ def test_the_first_epochs_of_growing_images_are_smaller_and_show_the_same_faces(
     assert {batch.images.shape[-2:] for batch in first} == {(16, 16)}
     assert {batch.images.shape[-2:] for batch in last} == {(32, 32)}
     assert members(first) == members(epoch(recipe.but(start_size=0), 0))
+
+
+def test_augmentation_is_compiled_where_all_is_and_there_is_an_accelerator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = []
+
+    def compile(what: Any, **settings: Any) -> Any:
+        compiled.append((what, settings))
+        return what
+
+    monkeypatch.setattr(torch, "compile", compile)
+    for recipe, device in ((PLAIN, "meta"), (PLAIN.but(compile=True), "cpu")):
+        Batches(numbered(), recipe, UNIT, torch.device(device))
+    assert compiled == []
+    Batches(numbered(), PLAIN.but(compile=True), UNIT, torch.device("meta"))
+    assert compiled == [(change, {"dynamic": False})]

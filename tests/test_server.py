@@ -474,7 +474,7 @@ def test_a_body_is_counted_while_it_is_read(classifier: Classifier) -> None:
 def test_a_length_that_is_only_promised_takes_nothing_from_others(
     classifier: Classifier,
 ) -> None:
-    limits = {"body_mb": 1.0, "memory_mb": 170.0}
+    limits = {"body_mb": 1.0, "megapixels": 5.0, "memory_mb": 170.0}
     promised = str(2**20).encode()
     app = create_app(classifier, Limits(**limits))
     small = json.dumps({"images": [base64.b64encode(grey(9)).decode()]}).encode()
@@ -637,7 +637,7 @@ def test_a_full_queue_sends_away_and_forgets_nobody() -> None:
 
 def test_bodies_and_pictures_share_one_budget_of_memory() -> None:
     gated = Gated()
-    limits = {"body_mb": 0.02, "megapixels": 1.0, "memory_mb": 5.0}
+    limits = {"body_mb": 0.02, "megapixels": 1.0, "memory_mb": 24.0}
     large = png(np.zeros((1000, 1000), np.uint8))  # 2.9 MiB decoded
     with client_of(gated, **limits) as client, ThreadPoolExecutor(1) as pool:
         inside = pool.submit(client.post, "/v1/predict", files=files(large))
@@ -648,6 +648,28 @@ def test_bodies_and_pictures_share_one_budget_of_memory() -> None:
         gated.open.set()
         assert inside.result().status_code == 200
         assert client.post("/v1/predict", files=files(large)).status_code == 200
+
+
+def test_what_decoding_takes_counts_while_it_lasts(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_work, go = threading.Event(), threading.Event()
+
+    def slow(sent: Any) -> Any:
+        at_work.set()
+        assert go.wait(20)
+        return mien.server.body.pixels_of(sent)
+
+    monkeypatch.setattr(mien.server.app, "pixels_of", slow)
+    large = files(png(np.zeros((1000, 1000), np.uint8)))  # 22 MiB while it is decoded, then 3
+    limits = {"body_mb": 0.02, "megapixels": 1.0, "memory_mb": 40.0}
+    with client_of(classifier, **limits) as client, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/predict", files=large)
+        assert at_work.wait(20)
+        assert client.post("/v1/predict", files=large).status_code == 503
+        go.set()
+        assert first.result().status_code == 200
+        assert client.post("/v1/predict", files=large).status_code == 200
 
 
 def test_an_answer_that_takes_too_long_is_given_up_and_its_picture_left_out() -> None:
@@ -788,7 +810,7 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
         ({"batch": "0"}, "above 0"),
         ({"images": "200"}, "raise queue"),
         ({"megapixels": "81"}, "at most 80"),
-        ({"memory_mb": "100"}, "one full request needs 943"),
+        ({"memory_mb": "100"}, "one full request needs 1161"),
     ):
         with pytest.raises(MienError, match=re.escape(reason)):
             Limits.from_text(settings)

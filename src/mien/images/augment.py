@@ -65,7 +65,8 @@ def augment(images: torch.Tensor, settings: Augment, generator: torch.Generator)
     float ``[N, C, H, W]`` in [0, 1]
         The images themselves where everything is off.
     """
-    return change(images, settings, draw(len(images), generator))
+    numbers = draw(len(images), generator).to(images.device, non_blocking=True)
+    return change(images, settings, numbers)
 
 
 def draw(count: int, generator: torch.Generator) -> torch.Tensor:
@@ -78,8 +79,10 @@ def draw(count: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def change(images: torch.Tensor, settings: Augment, numbers: torch.Tensor) -> torch.Tensor:
-    """Change each image by the amounts that its column of `numbers` decides (see `augment`)."""
-    numbers = numbers.to(images.device, non_blocking=True)
+    """Change each image by the amounts that its column of `numbers` decides (see `augment`).
+
+    All of it on one device, so that it can be compiled as one graph.
+    """
     flip, dx, dy, angle, zoom, brightness, contrast, *erasing = numbers
     flipped = flip < settings.flip
 

@@ -94,7 +94,7 @@ class Recipe(Settings):
     ema: float = 0.0  # decay of the averaged weights per step; 0: none
     patience: int = 0  # stop after so many epochs without a better validation loss; 0: never
     precision: str = "fp32"  # bf16 pays where the processor or accelerator has it
-    compile: bool = False  # all of a step on an accelerator; CBAM alone on a CPU
+    compile: bool = False  # networks and augmentation on an accelerator; CBAM alone on a CPU
     seed: int = 0
 
     # the pixels

@@ -28,7 +28,7 @@ from mien.server.answers import BODY, Models, Prediction, Problem
 from mien.server.batching import Batcher
 from mien.server.body import Sent, check_head, parse, pixels_of, receive
 from mien.server.faces import Picture, Seen, looker
-from mien.server.limits import FORM_SIZE, JSON_SIZE, Budget, Limits, Refused
+from mien.server.limits import DECODE_SIZE, FORM_SIZE, JSON_SIZE, Budget, Limits, Refused
 from mien.server.metrics import Metrics
 
 PAGE = Path(__file__).parent / "page"
@@ -174,8 +174,11 @@ def create_app(
                     kind = request.headers["content-type"]
                     sent = await finished(held, parse, body, kind, limits)
                     held.enter_context(room.take(len(sent)))
-                    hold(3 * sum(one.pixels for one in sent))
+                    hold((FORM_SIZE - size) * len(body))  # what JSON was parsed into is gone
+                    largest = DECODE_SIZE * max(one.pixels for one in sent)
+                    hold(3 * sum(one.pixels for one in sent) + largest)
                     decoded = await finished(held, pixels_of, sent)
+                    hold(-largest)
                     faces = await seen(held, sent, decoded, attention, detector == "none")
         except TimeoutError:
             if reading:

@@ -14,6 +14,10 @@ FORM_SIZE, JSON_SIZE = 2, 25
 """Bytes of memory that a byte of a body takes at the most, as it came and parsed: JSON can be a
 list of empty lists. While it comes it takes as much as a form's."""
 
+DECODE_SIZE = 20
+"""Bytes that a pixel takes while it is decoded, beside the three that stay: 19 of a GIF or of 16
+bits, 11 of an RGB PNG."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -39,7 +43,7 @@ class Limits:
     megapixels: float = 50.0
     seconds: float = 30.0
     queue: int = 128
-    memory_mb: float = 1024.0
+    memory_mb: float = 1280.0
     batch: int = 32
     wait_ms: float = 3.0
 
@@ -57,7 +61,8 @@ class Limits:
                 f"limit images ({self.images}) is above queue ({self.queue}), so that a full "
                 "request could never be taken; raise queue"
             )
-        needed = JSON_SIZE * self.body_mb + 3 * self.megapixels * 1e6 / 2**20
+        decoding = (3 + DECODE_SIZE) * self.megapixels * 1e6 / 2**20
+        needed = max(JSON_SIZE * self.body_mb, FORM_SIZE * self.body_mb + decoding)
         if needed > self.memory_mb:
             raise MienError(
                 f"limit memory_mb is {self.memory_mb:g}, and one full request needs {needed:.0f}; "

@@ -92,6 +92,9 @@ class Batches:
         if faces.weights is not None:
             weights = faces.weights / faces.weights.mean()
             self.weights = torch.from_numpy(weights.astype(np.float32)).to(device)
+        # Two dozen small kernels become a few; a CPU compiles attention alone (`loop.compiled`).
+        fused = recipe.compile and device.type != "cpu"
+        self.change = torch.compile(change, dynamic=False) if fused else change
         self.size = min(recipe.batch_size, len(faces))
         self.steps = len(faces) // self.size
         self.settings = Augment(
@@ -131,7 +134,8 @@ class Batches:
         mixed = recipe.mixup or recipe.cutmix
         early, late = (slice(None), share) if mixed else (share, slice(None))
         pixels = as_float(brought(self.images[of_images[early]], self.device))
-        pixels = change(pixels, self.settings, numbers[:, early])
+        numbers = numbers[:, early].to(self.device, non_blocking=True)
+        pixels = self.change(pixels, self.settings, numbers)
         pixels, targets = resize(pixels, side), self.targets[of_targets[early]]
         # Where both are asked for, a coin decides which of the two a batch gets.
         either = recipe.mixup and recipe.cutmix and float(torch.rand((), generator=generator)) < 0.5

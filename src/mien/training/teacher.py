@@ -65,6 +65,8 @@ def load_teachers(recipe: Recipe, device: torch.device) -> list[Teacher]:
     for source in recipe.teacher:
         earlier = Earlier.named(source, "teacher")
         model = earlier.network(str(device)).requires_grad_(False)
+        if recipe.compile and device.type != "cpu":
+            model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
         teachers.append(Teacher(model, earlier.recipe.image_size, earlier.normalisation))
     return teachers
 
