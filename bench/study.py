@@ -185,6 +185,7 @@ def recipe_at(size: str, name: str, native: int, args: argparse.Namespace) -> Re
         width=args.width,
         stride=PAPER_STRIDE,
         precision=args.precision,
+        compile=args.compile,
     )
     return recipe.but(image_size=native, stride=args.stride) if size == "native" else recipe
 
@@ -326,6 +327,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument(
         "--precision", choices=("fp32", "bf16"), help="default: bf16 on an accelerator, else fp32"
     )
+    parser.add_argument("--compile", action="store_true", help="as a recipe's compile = true")
     parser.add_argument("--steps", type=int, default=10, help="training steps of one timed part")
     parser.add_argument("--rounds", type=int, default=3)
     args = sheet.parse(parser, argv, "study")
@@ -344,6 +346,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         pixels = " and ".join(str(n) for n in sorted({recipe.image_size for recipe in recipes}))
         context = (
             f"{pixels} pixels, stride {recipes[0].stride}, {recipes[0].precision}, "
+            f"{'compiled' if args.compile else 'not compiled'}, "
             f"{torch.get_num_threads()} threads, {args.device}; medians of {args.rounds} rounds of "
             f"{args.steps} steps."
         )

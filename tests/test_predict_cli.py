@@ -291,6 +291,7 @@ def test_annotated_copies_go_into_a_folder_or_one_into_a_file(photos: Path) -> N
         (["photos/*.tiff"], "there is no such file"),
         (["empty"], "no picture found"),
         (["photos", "--out", "faces.xlsx"], "answers are written as"),
+        (["photos", "--smooth", "3"], "are for a video or a camera"),
         (["photos", "--views", "3"], "the packaged model has 2 or 1"),
         (["photos", "--detector", "mtcnn"], "there is no detector 'mtcnn'"),
         (["photos", "--detector-model", "x.onnx"], "say whose file this is"),

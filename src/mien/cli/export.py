@@ -85,6 +85,8 @@ def export(
     if format_ not in FORMATS:
         raise DataError(unknown("format", format_, FORMATS))
     out = out or Path(f"model{FORMATS[format_]}")
+    if out.suffix in FORMATS.values() and out.suffix != FORMATS[format_]:
+        raise DataError(f"{out}: a file of {format_} ends in {FORMATS[format_]}; name it so")
     wishes: dict[str, Any] = {"attention": attention, "views": views}
     wishes |= {"accuracy": accuracy, "coverage": coverage}
     if format_ == "torch":

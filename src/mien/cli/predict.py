@@ -92,6 +92,8 @@ def predict(
         video = Path(sources[0])
     if (camera is None) != bool(sources):
         raise DataError("give pictures, a video, or --camera NUMBER, and only one of these")
+    if video is None and (summary is not None or smooth or every > 1):
+        raise DataError("--summary, --smooth and --every are for a video or a camera; leave them")
     if video is not None and json and out is not None:
         raise DataError("of a video, give --json or --out, not both")
     model = load(run, detector=_detector(detector, detector_model), views=views)
