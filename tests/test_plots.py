@@ -127,6 +127,13 @@ def test_text_in_a_grid_of_six_matrices_stays_inside_its_cells() -> None:
     assert min(t.get_fontsize() for t in ax.texts) >= 5
 
 
+def test_a_dollar_in_the_name_of_a_class_is_no_mathematics() -> None:
+    ax = plots.confusion_matrix(None, np.eye(3, dtype=int), ["$low$", "$50k to $100k", "$\\bad$"])
+    text = svg_text(ax.figure)
+    for name in ("$low$", "$50k to $100k", "$\\bad$"):
+        assert name in text
+
+
 def test_a_confusion_matrix_of_another_number_of_classes_is_refused() -> None:
     with pytest.raises(DataError, match="3 classes"):
         plots.confusion_matrix(None, np.eye(2), CLASSES)

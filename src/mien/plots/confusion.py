@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mien.errors import DataError
-from mien.plots.style import axis, figure_of, style
+from mien.plots.style import axis, figure_of, plain, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +56,9 @@ def confusion_matrix(
                 fontsize=small, color=ink,
             )  # fmt: skip
     label = min(8.0, 0.36 * cell + 1)
-    ax.set_xticks(range(c), list(classes), rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(c), list(classes))
+    names = [plain(name) for name in classes]
+    ax.set_xticks(range(c), names, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(c), names)
     ax.tick_params(labelsize=label)
     ax.set_xlabel("predicted", fontsize=label + 0.5)
     ax.set_ylabel("true", fontsize=label + 0.5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien.plots.style import WIDTH, axis, blank_figure, palette, style
+from mien.plots.style import WIDTH, axis, blank_figure, palette, plain, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +124,7 @@ def _bars(ax: Axes, models: Mapping[str, Mapping[str, Measured]], small: Sequenc
                 va="center_baseline",
                 fontsize=7,
             )
-    ax.set_yticks(range(len(groups)), groups)
+    ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(groups) - 0.45, -0.55)
     ax.set_xlim(0, 1.35)  # room for the numbers, which are no part of the scale

@@ -104,6 +104,11 @@ def axis(ax: Axes | None, width: float = WIDTH, height: float = 3.5) -> Axes:
     return ax
 
 
+def plain(label: str) -> str:
+    """A label of the user's, in which a dollar is no mathematics."""
+    return label.replace("$", r"\$")
+
+
 def figure_of(ax: Axes) -> Figure:
     """The figure an axis lies on."""
     from matplotlib.figure import Figure

@@ -315,6 +315,7 @@ async function follow(stream) {
       say("The server is busy; the next frame follows in a moment.");
       last.at = 0;
       await new Promise((done) => setTimeout(done, 1000 * error.wait));
+      if (camera !== stream) return;
     }
     await new Promise((done) => setTimeout(done)); // let the browser breathe
     const took = performance.now() - began;
