@@ -129,7 +129,7 @@ def test_text_in_a_grid_of_six_matrices_stays_inside_its_cells() -> None:
 
 def test_a_dollar_in_the_name_of_a_class_is_no_mathematics() -> None:
     ax = plots.confusion_matrix(None, np.eye(3, dtype=int), ["$low$", "$50k to $100k", "$\\bad$"])
-    text = svg_text(ax.figure)
+    text = plots.svg_text(ax.figure)
     for name in ("$low$", "$50k to $100k", "$\\bad$"):
         assert name in text
 
