@@ -94,7 +94,7 @@ def test_what_is_no_lift_is_refused_with_what_would_be_one(lift: Any) -> None:
 
 @pytest.mark.parametrize("lift", [0, -1, "0", "disgust=0", 10**30, "1" + "0" * 30])
 def test_a_count_out_of_range_is_refused(lift: Any) -> None:
-    with pytest.raises(RecipeError, match="outside 1 to 10000000$"):
+    with pytest.raises(RecipeError, match=r"outside 1 to 10000000$"):
         to_generate(TRAINING, CLASSES, lift)
 
 
