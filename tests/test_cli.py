@@ -177,6 +177,22 @@ def test_a_seed_below_nothing_is_refused(words: tuple[str, ...]) -> None:
     assert "--seed" in done.stderr
 
 
+def test_official_folds_of_a_set_without_validation_are_refused(tmp_path: Path) -> None:
+    faces = draw_faces(28, size=24)
+    for number, image in enumerate(faces.images):
+        place = tmp_path / faces.classes[faces.labels[number]] / f"{number}.png"
+        place.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(place), image)
+    done = mien("crossval", "--data", tmp_path, "--scheme", "official", "--runs", tmp_path / "r")
+    assert done.returncode == 1
+    assert "has no validation split of its own" in done.stderr
+
+
+def test_a_file_of_the_other_format_is_refused(trained: Path, tmp_path: Path) -> None:
+    done = mien("export", trained, "--format", "torch", "--out", tmp_path / "m.onnx")
+    assert (done.returncode, "ends in .pt2" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("more", [("--truncation", "-1"), ("--lift", "1000000000")])
 def test_what_a_generator_could_not_give_is_said_before_it_is_trained(
     more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

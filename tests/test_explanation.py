@@ -30,6 +30,7 @@ from mien.explanation import (
     occlusion,
     probability_of,
 )
+from mien.explanation.explanation import _kept
 from mien.inference import load
 from mien.models import create_model
 from mien.pixels import decode, letterbox, to_channels
@@ -281,6 +282,13 @@ def test_the_mean_maps_are_the_means_over_the_faces_called_the_same(
         np.testing.assert_array_equal(pictures["class_maps"][:, row], mean)
 
 
+def test_other_images_of_the_same_names_are_predicted_anew(run: Run, faces: FaceSet) -> None:
+    part = faces["validation"]
+    kept = run.predictions("validation").probabilities
+    np.testing.assert_array_equal(_kept(run, part), kept)
+    assert _kept(run, replace(part, images=255 - part.images)) is None
+
+
 def test_what_cannot_be_explained_is_refused(run: Run, faces: FaceSet) -> None:
     with pytest.raises(DataError, match="no faces to explain"):
         explain(run, faces[np.zeros(len(faces), bool)])
@@ -360,6 +368,13 @@ def test_the_command_explains_pictures_and_splits_and_keeps_the_test_split_close
     told = CliRunner().invoke(app, [*asked, "--skip-bad"])
     assert told.exit_code == 0, told.output
     assert "left out: " in told.output
+    for number, image in enumerate(faces.images):  # in colour, and of another size
+        place = tmp_path / "set" / faces.classes[faces.labels[number]] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).convert("RGB").resize((40, 40)).save(place)
+    asked = ["explain", str(run.path), "--data", str(tmp_path / "set"), "--faces", "7"]
+    told = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "c")])
+    assert told.exit_code == 0, told.exception
     both = CliRunner().invoke(app, ["explain", str(run.path)])
     assert "not both" in str(both.exception)
 

@@ -166,7 +166,9 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
         export_onnx(run, out, precision="int8")
     with pytest.raises(DataError, match="32 pixels"):
         export_onnx(run, out, faces=draw_faces(140, size=32))
-    for other in (replace(faces, classes=tuple(reversed(faces.classes))), draw_faces(210, size=24)):
+    reversed_classes = replace(faces, classes=tuple(reversed(faces.classes)))
+    same_names = replace(faces, images=255 - faces.images)
+    for other in (reversed_classes, draw_faces(210, size=24), same_names):
         with pytest.raises(DataError, match="is not the data set that"):
             export_onnx(run, out, precision="fp16", faces=other)
     enhancing = Run(run.path, run.recipe.but(enhance=("clahe",)), run.info, run.log)

@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 from mien.runs.store import RunStore
+from mien.study import balancing
 from mien.study.scales import (
     SIX,
     Compared,
@@ -306,6 +308,37 @@ def test_a_study_trains_a_generator_on_its_training_images_and_reports_its_faces
     results = study(faces, replace(scale, balance=bad), tmp_path)
     assert results["state"] == "partial"
     assert "lifts no class" in results["missing"][0][2]
+
+
+def test_copies_among_the_held_out_faces_are_counted_and_left_out(
+    faces: FaceSet, tmp_path: Path
+) -> None:
+    train, held_out = faces["train"], faces["validation"]
+    run = fit(TINY, train, held_out, runs=tmp_path, progress="none")
+    images = held_out.images.copy()
+    images[:5] = train.images[:5]
+    made = replace(train, images=255 - train.images)
+    with_copies = replace(held_out, images=images)
+    quality, _ = balancing._assess(made, train, with_copies, run, run, "cpu", 0)
+    assert quality.held_out_copies == 5
+
+
+def test_faces_are_lifted_into_the_split_of_the_training_part(
+    faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their generator may have been trained when it was called otherwise."""
+    train = faces["train"]
+    there = replace(train, split=np.full(len(train), "Training"))
+    recipe = GeneratorRecipe()
+    info = dict.fromkeys(
+        ("epochs", "good_epoch", "stopped_early", "train_seconds", "training_images_per_second",
+         "parameters", "data", "hardware")
+    )  # fmt: skip
+    trained = SimpleNamespace(name="g", recipe=recipe, log=[], info=info)
+    monkeypatch.setattr(balancing, "fit_generator", lambda *_, **__: trained)
+    monkeypatch.setattr(balancing, "generate", lambda *_, **__: there)
+    _, _, made = balancing.balance_classes(train, faces["validation"], recipe, lift=300)
+    assert set(made.split) == {"train"}
 
 
 def test_a_search_that_fails_is_said_to_be_missing_with_its_reason(

@@ -80,7 +80,7 @@ def _faces(run: Run, photos: list[Path], detector: str, skip_bad: bool) -> FaceS
     from mien.detection import detector as detector_named
     from mien.pixels import decode, letterbox, to_channels
 
-    size, channels = run.info.get("size", run.recipe.image_size), run.info["channels"]
+    size, channels = run.size, run.info["channels"]
     finds = None if detector == "none" else detector_named(detector)
     crops: list[np.ndarray] = []
     names: list[str] = []
@@ -119,10 +119,8 @@ def _split(run: Run, data: str, split: str, skip_bad: bool) -> FaceSet:
     """A split by its role or its name; not the final test split, where that has labels."""
     from mien.data import read, roles
 
-    channels = run.info["channels"]
-    # Runs of the first days did not note the size of their images, which was the recipe's.
-    size = run.info.get("size", run.recipe.image_size)
-    faces, parts = roles(read(data, size=size, channels=channels, skip_bad=skip_bad))
+    given = read(data, size=run.size, channels=run.info["channels"], skip_bad=skip_bad)
+    faces, parts = roles(given)
     name = {"train": parts.train, "validation": parts.validation}.get(split, split)
     part = faces[name]
     if name == parts.test and (part.labels >= 0).any():

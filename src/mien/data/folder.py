@@ -49,7 +49,7 @@ class Listing:
 
 
 def list_folder(root: Path) -> Listing:
-    """List a folder with everything below it; links to folders are followed once."""
+    """List a folder with all below it; links are followed, but not back to a folder above."""
     files: list[tuple[str, int, int]] = []
     folders: list[str] = []
     pending = [("", frozenset({os.path.realpath(root)}))]

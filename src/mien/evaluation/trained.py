@@ -151,8 +151,7 @@ def _run(path: Path, device: str | None) -> Trained:
         run.name,
         run.recipe.title,
         run.classes,
-        # Runs of the first days did not note the size of their images, which was the recipe's.
-        run.info.get("size", run.recipe.image_size),
+        run.size,
         run.info["channels"],
         predict_proba,
         run.info["data"]["train"],

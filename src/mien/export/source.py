@@ -129,7 +129,7 @@ def source_of(
             "the temperature for several views or runs is fitted on what they give together: give "
             "the data set they were trained on"
         )
-    size, channels = first.info.get("size", first.recipe.image_size), first.info["channels"]
+    size, channels = first.size, first.info["channels"]
     splits = first.info["data"]
     train = held_out = None
     if faces is not None:

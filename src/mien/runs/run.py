@@ -159,6 +159,14 @@ class Run(RunFolder[Recipe]):
     def weights_path(self) -> Path:
         return self.path / WEIGHTS
 
+    @property
+    def size(self) -> int:
+        """Pixels of a side of the images it was trained on, before they were brought to its own.
+
+        Runs of the first days did not note it; it was the recipe's.
+        """
+        return int(self.info.get("size", self.recipe.image_size))
+
     def training_part(self, faces: FaceSet) -> FaceSet | None:
         """The images that the run was trained on, or None where `faces` does not have just them."""
         noted = self.info["data"]["train"]

@@ -50,7 +50,7 @@ def importance(space: Space, fidelity: Fidelity, trials: Sequence[Trial]) -> dic
         return {**found, "note": "every setting came to the same accuracy"}
     if rung < fidelity.top:
         found["note"] = (
-            f"measured at {fidelity.rungs[rung]}, since too few settings were trained in full; "
+            f"measured at {fidelity.rungs[rung]}, where settings enter; "
             "what decides early need not decide in the end"
         )
     from optuna.importance import FanovaImportanceEvaluator

@@ -254,8 +254,7 @@ def predict_files(
         out,
         probabilities_of,
         classes=run.classes,
-        # Runs of the first days did not note the size of their images, which was the recipe's.
-        size=run.info.get("size", run.recipe.image_size),
+        size=run.size,
         channels=run.info["channels"],
         skip_bad=skip_bad,
     )
