@@ -58,6 +58,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "label smoothing": {"label_smoothing": 0.1},
     "votes of FER+ (extra annotation)": {"soft_labels": True},
     "votes and label in halves (extra annotation)": {"soft_labels": True, "vote_share": 0.5},
+    "votes beside the labels (extra annotation)": {"auxiliary_votes": 1.0},
     "conflicting copies left out": {"conflicts": "drop"},
     "conflicting copies by weight": {"conflicts": "weight"},
     "generalised cross-entropy": {"loss": "gce"},
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     fitting = [name for name, change in CHANGES.items() if fits(change, base, args.images)]
     wanted = args.changes or [*fitting, *PREPARED]
     prepared = any(name in PREPARED for name in wanted)
-    votes = any("soft_labels" in CHANGES.get(name, ()) for name in wanted)
+    votes = any(learns_votes(CHANGES.get(name, {})) for name in wanted)
     parts = trials.read_parts(args.data, args.images, votes)
     changed = {"the recipe itself": base}
     for name in wanted:
@@ -192,10 +193,15 @@ def with_change(base: Recipe, name: str) -> Recipe:
     return base.but(**change)
 
 
+def learns_votes(change: dict[str, Any]) -> bool:
+    """Whether a change needs the votes of FER+."""
+    return BASE.but(**change).wants_votes
+
+
 def fits(change: dict[str, Any], base: Recipe, images: int | None) -> bool:
     """Whether a change is one that this model can have, on the data as they are."""
     return (
-        "soft_labels" not in change
+        not learns_votes(change)
         and ("teacher" not in change or images is None)  # it may know images that are left out
         and ("place" not in change or base.model == "vgg19")
         and ("drop_path" not in change or base.model == "resnet50")

@@ -125,7 +125,7 @@ def trained(recipe: Recipe, parts: Parts, args: argparse.Namespace) -> Run:
     """
     return fit(
         recipe.but(epochs=args.epochs),
-        parts.train if recipe.soft_labels else parts.without_votes,
+        parts.train if recipe.wants_votes else parts.without_votes,
         parts.validation,
         runs=args.runs,
         device=args.device,

@@ -52,3 +52,26 @@ def test_the_recipes_loss_is_the_one_that_is_trained_with(kind: str) -> None:
     )
     torch.testing.assert_close(found, expected)
     assert kept is logits
+
+
+def test_votes_beside_the_labels_are_learned_by_a_classifier_of_their_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn(8, 14, generator=generator)
+    targets, votes = torch.randn(2, 8, 7, generator=generator).softmax(2)
+    votes[2] = 0  # an image without any
+    images, weights = torch.zeros(8, 1, 24, 24), torch.rand(8, generator=generator)
+    batch = Batch(images, targets, weights, votes)
+    recipe = Recipe(auxiliary_votes=0.5, label_smoothing=0.1)
+    objective = Objective(recipe, uneven(), Normalisation((0.0,), (1.0,)), torch.device("cpu"))
+    of_labels = cross_entropy(outputs[:, :7], targets, image_weights=weights, label_smoothing=0.1)
+    each = F.cross_entropy(outputs[:, 7:], votes, reduction="none")
+    assert float(each[2]) == 0
+    expected = of_labels + 0.5 * (each * weights).mean()
+    found, logits = objective(outputs, batch, None)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(logits, outputs[:, :7])
+    second = torch.randn(8, 7, generator=generator)  # of InceptionV3's auxiliary classifier
+    settings = {"image_weights": weights, "label_smoothing": 0.1}
+    more = recipe.auxiliary * cross_entropy(second, targets, **settings)  # type: ignore[arg-type]
+    found, _ = objective((outputs, second), batch, None)
+    torch.testing.assert_close(found, expected + more)

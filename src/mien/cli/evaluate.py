@@ -66,6 +66,7 @@ def tune(
     from mien.evaluation.schemes import k_fold
     from mien.report.searches import write_search
     from mien.runs.environment import trainings_at_once
+    from mien.runs.recipe import VOTES
     from mien.runs.settings import unknown
     from mien.search import Space
     from mien.search import tune as search
@@ -84,7 +85,7 @@ def tune(
         base = searched.recipe({})
     else:
         raise RecipeError(unknown("space", space, grids) + "; or give a TOML file")
-    votes = base.soft_labels or "soft_labels" in searched.parameters
+    votes = base.wants_votes or any(name in searched.parameters for name in VOTES)
     faces = read(data, skip_bad=skip_bad, votes=votes)
     inner: Any = ()
     if folds:
@@ -173,7 +174,7 @@ def crossval(
     recipes = {one.title: one for one in chosen}
     if len(recipes) < len(chosen):
         recipes = {f"{one.title} {number}": one for number, one in enumerate(chosen, 1)}
-    votes = any(one.soft_labels for one in chosen)
+    votes = any(one.wants_votes for one in chosen)
     given = read(data, skip_bad=skip_bad, votes=votes)
     faces, parts = roles(given)
     divided = faces[parts.train]

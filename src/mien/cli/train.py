@@ -56,7 +56,7 @@ def train(
     from mien.training.distributed import fit_distributed
 
     chosen = recipe_of(recipe, set_ or [], balance)
-    faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.soft_labels))
+    faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.wants_votes))
     train, validation = faces[parts.train], faces[parts.validation]
     with stoppable():
         if processes == 1:

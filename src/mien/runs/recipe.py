@@ -18,6 +18,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "class_weights": ("none", "balanced", "effective"),
     "precision": ("fp32", "bf16"),
 }
+VOTES = ("soft_labels", "auxiliary_votes")
+"""Settings that learn from votes."""
 ENHANCEMENTS = ("clahe", "denoise", "sharpen")
 BOUNDS: dict[str, tuple[float, float]] = {
     "width": (0.01, 16), "stride": (8, 32), "image_size": (16, 2048), "start_size": (0, 2048),
@@ -25,6 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "epochs": (1, 100_000), "batch_size": (1, 1_000_000), "lr": (1e-12, 1e3),
     "momentum": (0, 0.9999), "weight_decay": (0, 1e3), "l1": (0, 1e3), "l2": (0, 1e3),
     "warmup": (0, 100_000), "clip": (0, 1e9), "label_smoothing": (0, 0.99), "auxiliary": (0, 10),
+    "auxiliary_votes": (0, 10),
     "logit_adjustment": (0, 10), "ema": (0, 0.999999), "patience": (0, 100_000),
     "sam": (0, 10), "distil": (0, 1), "vote_share": (0, 1), "temperature": (0.1, 100),
     "seed": (0, 2**63 - 1),
@@ -90,6 +93,7 @@ class Recipe(Settings):
     temperature: float = 4.0  # that their answers, and ours to them, are softened by
     soft_labels: bool = False  # learn from the data set's votes where it has them
     vote_share: float = 1.0  # of the votes in what is then learned; the label has the rest
+    auxiliary_votes: float = 0.0  # share of the loss of a second classifier, of the votes
     auxiliary: float = 0.4  # share of InceptionV3's auxiliary loss
     ema: float = 0.0  # decay of the averaged weights per step; 0: none
     patience: int = 0  # stop after so many epochs without a better validation loss; 0: never
@@ -151,6 +155,11 @@ class Recipe(Settings):
                 f"weight_decay is AdamW's decoupled decay and {self.optimiser} has none: "
                 "use l2 (the penalty of eq. 4), or optimiser = 'adamw'"
             )
+
+    @property
+    def wants_votes(self) -> bool:
+        """Whether the votes of the training images are learned from."""
+        return any(getattr(self, name) for name in VOTES)
 
     @property
     def title(self) -> str:

@@ -56,11 +56,21 @@ def side_of(recipe: Recipe, epoch: int) -> int:
 
 @dataclass
 class Batch:
-    """`images` float ``[B, C, H, W]``, `targets` float ``[B, C]``, `weights` ``[B]`` or None."""
+    """A batch, or this process's part of it.
+
+    Attributes
+    ----------
+    images : float ``[B, channels, H, W]``
+    targets : float ``[B, C]``
+    weights : float ``[B]``, or None
+    votes : float ``[B, C]``, rows of zeros where there are none; None if they are not learned
+        beside the targets
+    """
 
     images: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor | None
+    votes: torch.Tensor | None = None
 
 
 class Batches:
@@ -87,6 +97,9 @@ class Batches:
         self.images = as_tensor(faces.images, device)
         votes = recipe.vote_share if recipe.soft_labels else 0.0
         self.targets = torch.from_numpy(target_probabilities(faces, votes)).to(device)
+        self.votes = None
+        if recipe.auxiliary_votes and faces.soft is not None:
+            self.votes = torch.from_numpy(np.nan_to_num(faces.soft, nan=0.0)).to(device)
         self.labels = torch.tensor(faces.labels)
         self.weights = None
         if faces.weights is not None:
@@ -137,6 +150,8 @@ class Batches:
         numbers = numbers[:, early].to(self.device, non_blocking=True)
         pixels = self.change(pixels, self.settings, numbers)
         pixels, targets = resize(pixels, side), self.targets[of_targets[early]]
+        if self.votes is not None:  # which are mixed as the targets are
+            targets = torch.cat((targets, self.votes[of_targets[early]]), 1)
         # Where both are asked for, a coin decides which of the two a batch gets.
         either = recipe.mixup and recipe.cutmix and float(torch.rand((), generator=generator)) < 0.5
         if recipe.mixup and (not recipe.cutmix or either):
@@ -145,4 +160,8 @@ class Batches:
             pixels, targets = cutmix(pixels, targets, recipe.cutmix, generator)
         pixels = self.normalisation.apply(pixels[late])
         weights = None if self.weights is None else self.weights[of_targets[share]]
-        return Batch(pixels.contiguous(memory_format=torch.channels_last), targets[late], weights)
+        pixels, targets = pixels.contiguous(memory_format=torch.channels_last), targets[late]
+        if self.votes is None:
+            return Batch(pixels, targets, weights)
+        targets, votes = targets.chunk(2, 1)
+        return Batch(pixels, targets, weights, votes)

@@ -46,6 +46,7 @@ from mien.training.predict import build_model, probabilities
 from mien.training.schedule import learning_rate
 from mien.training.share import WHOLE, Share, synchronised
 from mien.training.sharpness import at_the_worst_near
+from mien.training.votes import add_votes, leave_out_votes
 
 COLLAPSE_EPOCHS = 3
 """Epochs in a row with one and the same answer for every image before it is called a collapse."""
@@ -106,6 +107,9 @@ class Training:
         torch.manual_seed(random_seed(recipe.seed, "weights"))
         self.model = build_model(recipe, len(train.classes), train.channels)
         self.fresh = begin(self.model, recipe, train.classes)
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        if recipe.auxiliary_votes:
+            add_votes(self.model)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if share.processes > 1 and device.type != "cpu":
             self.model = synchronised(self.model)
@@ -154,7 +158,7 @@ class Training:
                 "size": self.train.size,
                 "normalisation": self.normalisation.to_dict(),
                 "parameters_started_afresh": self.fresh,
-                "parameters": sum(p.numel() for p in self.model.parameters()),
+                "parameters": self.parameters,
                 "hardware": hardware(str(self.device)),
                 "versions": versions(),
                 **({"processes": self.share.processes} if self.share.processes > 1 else {}),
@@ -322,6 +326,8 @@ class Training:
         run, recipe = self.run, self.recipe
         if self.average:
             self.average.swap()  # for good: the averaged weights are the model
+        if recipe.auxiliary_votes:
+            leave_out_votes(self.model)
         state = {k: v.detach().contiguous().cpu() for k, v in self.model.state_dict().items()}
         write_bytes(run.weights_path, save(state))
         if self.validation is not None:

@@ -1,4 +1,4 @@
-"""What a training minimises: the loss of the labels, and of what teachers say."""
+"""What a training minimises: the loss of the labels, of what teachers say, and of the votes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from mien.data.faceset import FaceSet
 from mien.images import Normalisation
 from mien.runs.recipe import Recipe
 from mien.training.batches import Batch
-from mien.training.loss import log_prior, model_loss
+from mien.training.loss import cross_entropy, log_prior, model_loss
 from mien.training.teacher import answers, distillation, load_teachers
+from mien.training.votes import Outputs, parted
 
 
 class Objective:
@@ -44,12 +45,14 @@ class Objective:
 
     def __call__(
         self,
-        outputs: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+        outputs: Outputs,
         batch: Batch,
         answered: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of a model's outputs on a batch, and the logits among them."""
-        recipe = self.recipe
+        """The loss of a model's outputs on a batch, and the logits of the labels among them."""
+        recipe, of_votes = self.recipe, None
+        if batch.votes is not None:
+            outputs, of_votes = parted(outputs)
         loss, logits = model_loss(
             outputs,
             batch.targets,
@@ -63,4 +66,7 @@ class Objective:
         if answered is not None:
             taught = distillation(logits, answered, recipe.temperature, batch.weights)
             loss = (1 - recipe.distil) * loss + recipe.distil * taught
+        if of_votes is not None and batch.votes is not None:
+            voted = cross_entropy(of_votes, batch.votes, image_weights=batch.weights)
+            loss = loss + recipe.auxiliary_votes * voted
         return loss, logits

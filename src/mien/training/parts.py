@@ -58,10 +58,11 @@ def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> N
     settled(train, recipe.conflicts)
     if recipe.patience and validation is None:
         raise RecipeError("patience watches the validation loss; give a validation part, or set 0")
-    if recipe.soft_labels and train.soft is None:
+    if recipe.wants_votes and train.soft is None:
+        setting, off = ("soft_labels", "false") if recipe.soft_labels else ("auxiliary_votes", "0")
         raise RecipeError(
-            "soft_labels needs the votes of FER+, which these images do not have; put ferplus.csv "
-            "into their folder and read with votes=True (the commands do), or set it false"
+            f"{setting} needs the votes of FER+, which these images do not have; put ferplus.csv "
+            f"into their folder and read with votes=True (the commands do), or set it {off}"
         )
 
 
