@@ -90,7 +90,7 @@ TEACHER_SEED = 1_000
 
 def pretrained(base: Recipe, parts: Parts, args: argparse.Namespace) -> dict[str, Any]:
     """Weights learned from the training images without their labels, in as many epochs."""
-    faces = parts.without_votes
+    faces = parts.train
     recipe = base.but(batch_size=min(256, len(faces)), epochs=args.epochs)
     out = args.runs / f"{run_name(recipe, faces, None)}.safetensors"
     args.runs.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +31,6 @@ class Parts:
     train: FaceSet
     validation: FaceSet
     unseen: np.ndarray
-
-    @property
-    def without_votes(self) -> FaceSet:
-        """The training part as it is where no votes were read."""
-        return replace(self.train, soft=None)
 
     def __str__(self) -> str:
         return (
@@ -90,12 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_parts(data: str, per_class: int | None, votes: bool = False) -> Parts:
-    """The training and the validation part of a data set, named as `mien.roles` names them.
-
-    Nobody looks at votes on validation images, and with them a run would have another name.
-    """
+    """The training and the validation part of a data set, named as `mien.roles` names them."""
     faces, found = roles(read(data, votes=votes))
-    train, validation = faces[found.train], replace(faces[found.validation], soft=None)
+    train, validation = faces[found.train], faces[found.validation]
     return Parts(sample(train, per_class), validation, ~validation.stands_in(train))
 
 
@@ -119,13 +111,10 @@ def train_all(recipes: Sequence[Recipe], parts: Parts, args: argparse.Namespace)
 
 
 def trained(recipe: Recipe, parts: Parts, args: argparse.Namespace) -> Run:
-    """One training, for as many epochs as are asked for.
-
-    A recipe that does not learn from votes is the same run whether or not they were read.
-    """
+    """One training, for as many epochs as are asked for."""
     return fit(
         recipe.but(epochs=args.epochs),
-        parts.train if recipe.wants_votes else parts.without_votes,
+        parts.train,
         parts.validation,
         runs=args.runs,
         device=args.device,

@@ -214,7 +214,8 @@ def test_the_fingerprint_is_a_hash_of_all_bytes_at_once(tmp_path: Path) -> None:
     digest = hashlib.sha256(repr((given.images.shape, given.classes)).encode())
     for column in (given.images, given.labels, given.soft, given.weights):
         digest.update(column.tobytes())
-    assert given.fingerprint == digest.hexdigest()[:16]
+    assert given.fingerprint_with_votes == digest.hexdigest()[:16]
+    assert given.fingerprint == replace(given, soft=None).fingerprint_with_votes
     plain = replace(given, soft=None, weights=None)[::2]
     digest = hashlib.sha256(repr((plain.images.shape, plain.classes)).encode())
     for part in (plain.images.tobytes(), plain.labels.tobytes(), b"-", b"-"):

@@ -14,6 +14,7 @@ from mien.errors import RecipeError
 from mien.images import Normalisation
 from mien.models import create_model
 from mien.runs.recipe import Recipe
+from mien.runs.run import run_name
 from mien.training import fit, load_model, predict_probabilities
 from mien.training.batches import Batches
 from mien.training.loop import Training
@@ -97,3 +98,18 @@ def test_votes_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"auxiliary_votes needs the votes .* or set it 0"):
         fit(TINY, given["train"], given["validation"], runs=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_whether_votes_were_read_makes_no_other_run_and_no_other_images(tmp_path: Path) -> None:
+    given = faces()
+    bare = replace(given, soft=None)
+    plain = TINY.but(auxiliary_votes=0, ema=0)
+    first = fit(plain, bare["train"], bare["validation"], runs=tmp_path, progress="none")
+    again = fit(plain, given["train"], given["validation"], runs=tmp_path, progress="none")
+    assert again.path == first.path
+    changed = replace(given, soft=np.roll(given.soft, 1, 1))  # type: ignore[arg-type]
+    names = {run_name(TINY, part["train"], None) for part in (given, changed, bare)}
+    assert len(names) == 3
+    taught = TINY.but(teacher=(str(first.path),), epochs=1)
+    run = fit(taught, given["train"], given["validation"], runs=tmp_path, progress="none")
+    assert run.finished

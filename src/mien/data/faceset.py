@@ -126,10 +126,21 @@ class FaceSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over all that a training could see: pixels, labels, classes, weights."""
+        """16 hex digits over pixels, labels, classes and weights.
+
+        Whether votes were read too changes nothing: the images are the same ones.
+        """
+        return self._digest(None)
+
+    @cached_property
+    def fingerprint_with_votes(self) -> str:
+        """16 hex digits over all that a training could see; without votes the `fingerprint`."""
+        return self._digest(self.soft)
+
+    def _digest(self, votes: np.ndarray | None) -> str:
         digest = hashlib.sha256()
         digest.update(repr((self.images.shape, self.classes)).encode())
-        for column in (self.images, self.labels, self.soft, self.weights):
+        for column in (self.images, self.labels, votes, self.weights):
             if column is None:
                 digest.update(b"-")
                 continue

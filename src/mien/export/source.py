@@ -154,9 +154,7 @@ def _check_own(run: Run, faces: FaceSet) -> None:
     same = faces.classes == run.classes
     if same and "validation" in run.info["data"]:
         split = run.info["data"]["validation"]["split"][0]
-        part = faces[split]
-        own = (part.fingerprint, replace(part, soft=None).fingerprint)  # votes may not be read here
-        same = run.info["data"]["validation"]["fingerprint"] in own
+        same = run.info["data"]["validation"]["fingerprint"] == faces[split].fingerprint
     if not same:
         raise DataError(
             f"{faces.name}: is not the data set that {run.name} was trained and validated on; give "

@@ -70,9 +70,9 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
     """The name of the run of `recipe` on these images: equal work has equal names.
 
     The hash covers the settings that differ from their defaults (so that a setting added later does
-    not rename older runs), the fingerprints of both parts and the version of the training code;
-    nothing of where or when the run was made. Initial weights, the generator's recipe and the
-    weights of teachers count by their content.
+    not rename older runs), the fingerprints of both parts (of votes only where they are learned
+    from) and the version of the training code; nothing of where or when the run was made. Initial
+    weights, the generator's recipe and the weights of teachers count by their content.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
         [
             TRAINING_CODE,
             settings,
-            train.fingerprint,
+            train.fingerprint_with_votes if recipe.wants_votes else train.fingerprint,
             validation.fingerprint if validation is not None else None,
         ]
     )

@@ -60,7 +60,7 @@ class Objective:
     @property
     def fingerprint(self) -> str:
         """16 hex digits over the images and their parts."""
-        digest = hashlib.sha256(self.faces.fingerprint.encode())
+        digest = hashlib.sha256(self.faces.fingerprint_with_votes.encode())
         for part in self.parts:
             for rows in part:
                 digest.update(b"-" + np.asarray(rows, np.int64).tobytes())
