@@ -31,7 +31,7 @@ from trials import Parts, Trial
 from mien.cli.app import settings_given
 from mien.evaluation.outcome import rounded_p
 from mien.report.table import ACCURACY, Column, Table, count, percent, signed
-from mien.runs.recipe import Recipe
+from mien.runs.recipe import VOTES, Recipe
 from mien.runs.run import run_name
 from mien.study.scales import PLAIN, QUARTER
 from mien.training import predict_probabilities
@@ -195,7 +195,7 @@ def with_change(base: Recipe, name: str) -> Recipe:
 
 def learns_votes(change: dict[str, Any]) -> bool:
     """Whether a change needs the votes of FER+."""
-    return BASE.but(**change).wants_votes
+    return any(change.get(setting) for setting in VOTES)
 
 
 def fits(change: dict[str, Any], base: Recipe, images: int | None) -> bool:

@@ -47,8 +47,9 @@ def test_votes_are_joined_only_when_asked_for(folder):
     (folder / "ferplus.csv").write_text(HEADER + "Training_3.png,1,6,1,0,0,0,0,2,0,0\n")
     plain = read(folder)
     assert plain.soft is None
-    assert faces.fingerprint == plain.fingerprint  # the same images
-    assert faces.fingerprint_with_votes != plain.fingerprint
+    told = read(folder, votes=True)
+    assert told.fingerprint == plain.fingerprint  # the same images
+    assert told.fingerprint_with_votes != plain.fingerprint
     assert read(folder).soft is None  # the cache holds no votes
 
 
