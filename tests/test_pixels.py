@@ -106,6 +106,18 @@ def test_sixteen_bits_become_eight():
     assert decoded.dtype == np.uint8
 
 
+def test_decimals_are_shares_of_white_where_none_is_above_1():
+    shares = np.array([[0.0, 0.2], [0.6, 1.0]], np.float32)
+    for values, expected in (
+        (shares, [[0, 51], [153, 255]]),
+        (shares * 200, [[0, 40], [120, 200]]),
+        (shares * 0, [[0, 0], [0, 0]]),
+        (np.where(shares == 0, np.nan, shares), [[0, 51], [153, 255]]),
+    ):
+        given = encoded(Image.fromarray(values.astype(np.float32), "F"), "TIFF")
+        np.testing.assert_array_equal(decode(given, "a.tiff"), expected)
+
+
 def test_a_palette_is_looked_up():
     colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 8, 7]]], np.uint8)
     palette = Image.fromarray(colours).quantize(4)

@@ -351,6 +351,26 @@ def test_few_large_pictures_wait_decoded_and_many_small_ones(
     assert max(ahead[45:]) <= 2  # large ones: one a worker
 
 
+def test_names_may_hold_any_line_break(tmp_path: Path) -> None:
+    face = Face((1, 2, 3, 4), "glad", {"calm": 0.25, "glad": 0.75}, 0.5)
+    names = ["a\rb.png", "a\r\nb.png", "a\nb.png", 'a"\r".png', "plain.png"]
+    with Rows(tmp_path / "a.csv", CLASSES, "m") as kept:
+        for name in names:
+            kept.add(name, [face])
+    again = Rows(tmp_path / "a.csv", CLASSES, "m")
+    assert (again.done, again.cut) == (set(names), 0)
+
+
+def test_two_that_begin_one_table_at_once_do_not_mix(tmp_path: Path) -> None:
+    face = Face((1, 2, 3, 4), "glad", {"calm": 0.25, "glad": 0.75}, 0.5)
+    with Rows(tmp_path / "a.csv", CLASSES, "m") as first, Rows(first.out, CLASSES, "m") as second:
+        first.add("one.png", [face])
+        whole = first.out.read_bytes()
+        with pytest.raises(rows.RunError, match="something else writes to it"):
+            second.add("two.png", [face])
+        assert first.out.read_bytes() == whole
+
+
 def test_a_full_disk_leaves_whole_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     face = Face((1, 2, 3, 4), "glad", {"calm": 0.25, "glad": 0.75}, 0.5)
     with Rows(tmp_path / "a.csv", CLASSES, "m") as kept:

@@ -46,8 +46,9 @@ def measure(data: bytes, name: str) -> tuple[int, int, int]:
 def decode(source: Path | bytes, name: str, channels: int | None = None) -> np.ndarray:
     """Decode a picture, upright and in 8 bits.
 
-    EXIF orientation is applied, 16-bit values are divided by 257, palettes are looked up, and
-    what is transparent is laid over black, the colour that `letterbox` pads with.
+    EXIF orientation is applied, 16-bit values are divided by 257, decimals of at most 1 are
+    multiplied by 255, palettes are looked up, and what is transparent is laid over black, the
+    colour that `letterbox` pads with.
 
     Parameters
     ----------
@@ -203,7 +204,10 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     if image.mode == "L" and "transparency" not in image.info:
         return np.array(image)
     if image.mode == "F":
-        return np.clip(np.rint(np.array(image)), 0, 255).astype(np.uint8)
+        values = np.nan_to_num(np.array(image))
+        if 0 < values.max() <= 1:  # as arrays of shares are saved
+            values *= 255
+        return np.clip(np.rint(values), 0, 255).astype(np.uint8)
     if image.mode.startswith("I"):
         # Pillow gives 16-bit PNGs as "I;16" or, in older versions, as 32-bit "I".
         wide = np.clip(np.array(image).astype(np.int64), 0, 65535)

@@ -79,15 +79,15 @@ def detector(name: str = "auto", model: Path | str | None = None, *, threads: in
 
         if model is None and not path.is_file():
             raise DataError(
-                "YuNet's file is not in this package: give it with --detector-model FILE, or as "
-                "detector('yunet', FILE)"
+                f"YuNet's file is not in this package: put it at {path}, or give it with "
+                "--detector-model FILE (`mien predict`) or as detector('yunet', FILE)"
             )
         return YuNet(path)
     from mien.detection.centerface import CenterFace
 
     if model is None and not path.is_file():
         raise DataError(
-            "CenterFace's file is not here yet: bring it with `mien fetch detector`, or give it "
-            "with --detector-model FILE"
+            f"CenterFace's file is not here yet: bring it with `mien fetch detector`, put it at "
+            f"{path}, or give it with --detector-model FILE (`mien predict`)"
         )
     return CenterFace(path, threads)

@@ -88,6 +88,11 @@ class Rows:
                 self.out.parent.mkdir(parents=True, exist_ok=True)
                 # Unbuffered: what is added has reached the file, so that a kill tears no row.
                 self._file = self.out.open("ab", buffering=0)
+            if os.fstat(self._file.fileno()).st_size != self._end:
+                raise RunError(
+                    f"{self.out}: something else writes to it at the same time; give each command "
+                    "a file of its own"
+                )
             append(self._file.fileno(), content)
         except OSError as error:
             raise RunError(
@@ -196,9 +201,15 @@ def json_line(name: str, faces: Sequence[Face], model: str) -> str:
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:
     """Rows as lines of a CSV."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    text, lines = io.StringIO(), []
+    # Python quotes a cell for the characters of the line's end alone, and \r in a name ends one.
+    writer = csv.writer(text, lineterminator="\r\n")
+    for row in rows:
+        writer.writerow(row)
+        lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+        text.seek(0)
+        text.truncate()
+    return "".join(lines)
 
 
 def append(file: int, content: bytes) -> None:
