@@ -13,6 +13,7 @@ import pytest
 
 from mien.balance.gan import training as gan_training
 from mien.data import FaceSet, draw_faces
+from mien.errors import DataError
 from mien.executors import Local
 from mien.report import write_report
 from mien.runs.generator_recipe import GeneratorRecipe
@@ -173,6 +174,17 @@ def test_a_test_split_that_has_changed_is_measured_anew(faces: FaceSet, tmp_path
     assert set(tested(faces[~test | (np.arange(len(faces)) % 2 == 0)])[0]["metrics"]) == {
         "validation", "test"
     }  # fmt: skip
+
+
+def test_a_test_split_of_copies_is_refused_before_anything_is_trained(
+    faces: FaceSet, tmp_path: Path
+) -> None:
+    images = faces.images.copy()
+    test = np.flatnonzero(faces.split == "test")
+    images[test] = images[np.flatnonzero(faces.split == "train")[: len(test)]]
+    with pytest.raises(DataError, match="every image of 'test' stands in 'train' too"):
+        study(replace(faces, images=images), tiny_scale(Recipe()), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_attention_is_compared_with_the_same_network_without_it(

@@ -11,7 +11,7 @@ import numpy as np
 
 from mien.data.faceset import FaceSet
 from mien.data.splits import roles, sample_rows
-from mien.errors import MienError
+from mien.errors import DataError, MienError
 from mien.executors import Executor, Local
 from mien.runs.environment import cores, trainings_at_once
 from mien.study.balancing import balance_classes
@@ -66,8 +66,18 @@ def run_study(
     -------
     Path
         of ``results.json``. A training that failed stands there as not run, with its error.
+
+    Raises
+    ------
+    DataError
+        if the test split has nothing but copies of training images.
     """
     faces, parts = roles(faces)
+    if parts.test and faces[parts.test].stands_in(faces[parts.train]).all():
+        raise DataError(
+            f"{faces.name}: every image of '{parts.test}' stands in '{parts.train}' too, and "
+            "nothing could be measured on it; give images that are not trained on, or none"
+        )
     rows = sample_rows(faces, parts.train, scale.train_images)
     validation_rows = np.flatnonzero(faces.split == parts.validation)
     plan = [*scale.plan, *extra]
