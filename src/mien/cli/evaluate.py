@@ -273,7 +273,7 @@ def _print_comparison(found: Any) -> None:
     from mien.evaluation.outcome import rounded_p
 
     console = Console()
-    table = Table("first", "second", "test", "statistic", "p", "p after Holm", "difference")
+    table = Table("first", "second", "test", "statistic", "p", "p, Holm", "points")
     for pair in found.pairs:
         test = pair.test
         table.add_row(
@@ -283,7 +283,7 @@ def _print_comparison(found: Any) -> None:
             f"{test.statistic:.3f}",
             rounded_p(test.p),
             rounded_p(pair.p_holm),
-            f"{100 * test.difference:+.2f} points",
+            f"{100 * test.difference:+.2f}",
         )
     console.print(table)
     for sentence in found.sentences:

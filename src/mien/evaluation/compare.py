@@ -127,7 +127,7 @@ def compare_runs(
             )
             raise DataError(
                 f"{of} pixel for pixel in a training part ({per_run}), so a test on them is "
-                "invalid; leave them out for all runs (without_copies)"
+                "invalid; leave them out for all runs (without_copies, --without-copies)"
             )
         if copies.all():
             raise DataError(f"{of} in a training part, so none is left; compare on another split")
