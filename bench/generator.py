@@ -110,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> str:
         ],
         rows,
         [
-            "(a) and (b) in turns of as many steps as have one penalty; checks and files after an epoch are not in (b)."
+            "(a) and (b) in turns of as many steps as have one penalty; checks and files after an "
+            "epoch are not in (b)."
         ],
         f"{train.size} pixels; {args.rounds} rounds of {args.steps} steps.",
     )
