@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     fitting = [name for name, change in CHANGES.items() if fits(change, base, args.images)]
     wanted = args.changes or [*fitting, *PREPARED]
     prepared = any(name in PREPARED for name in wanted)
-    votes = any(learns_votes(CHANGES.get(name, {})) for name in wanted)
+    votes = base.wants_votes or any(learns_votes(CHANGES.get(name, {})) for name in wanted)
     parts = trials.read_parts(args.data, args.images, votes)
     changed = {"the recipe itself": base}
     for name in wanted:

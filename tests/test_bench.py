@@ -250,12 +250,16 @@ def test_ensemble_shows_each_run_their_mean_and_tests(
     ]  # fmt: skip
     folders = [str(run.path) for run in runs]
     out = tmp_path / "test.csv"
-    text = bench.ensemble.main([*folders, *SMALL, "--views", "2", "1", "--predictions", str(out)])
+    asked = ["--views", "2", "1", "--predictions", str(out), "--subsets"]
+    text = bench.ensemble.main([*folders, *SMALL, *asked])
     part = faces[parts.validation]
     mean = sum(predict_probabilities(run, part, views=2) for run in runs)
     shown = [row for row in text.splitlines() if row.startswith("| mean of all | 2 |")]
     assert f" {100 * (mean.argmax(1) == part.labels).mean():.1f} " in shown[0]
     assert text.count("| mean of all | ") == 2
+    ((names, accuracy, _),) = rows_of(text, "Means of some")
+    assert names == ", ".join(run.name[-10:] for run in runs)
+    assert accuracy == shown[0].split("|")[3].strip()
     assert text.count("2 views | mean of all, 2 views") == 2
     lines = out.read_text().splitlines()
     assert len(lines) == 1 + len(faces[parts.test])
