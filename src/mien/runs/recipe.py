@@ -93,7 +93,7 @@ class Recipe(Settings):
     temperature: float = 4.0  # that their answers, and ours to them, are softened by
     soft_labels: bool = False  # learn from the data set's votes where it has them
     vote_share: float = 1.0  # of the votes in what is then learned; the label has the rest
-    auxiliary_votes: float = 0.0  # share of the loss of a second classifier, of the votes
+    auxiliary_votes: float = 0.0  # weight of the loss of a second classifier, of the votes
     auxiliary: float = 0.4  # share of InceptionV3's auxiliary loss
     ema: float = 0.0  # decay of the averaged weights per step; 0: none
     patience: int = 0  # stop after so many epochs without a better validation loss; 0: never
