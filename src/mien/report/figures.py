@@ -275,7 +275,7 @@ def accuracies(results: Results, split: str) -> Iterator[Figure]:
     if not rows:
         return
     ours = ", ".join(f"{row['name']} {100 * row['accuracy']:.1f} %" for row in rows)
-    caption = f"Accuracy on {named(results, split)} with 95 % intervals"
+    caption = f"Accuracy with 95 % intervals: {named(results, split)}"
     if not results["toy"]:
         printed = [row for row in paper.TABLE_XI if row.authors == "the paper"]
         rows += [{"name": r.model, "accuracy": r.accuracy, "published": True} for r in printed]
