@@ -87,7 +87,7 @@ def detector(name: str = "auto", model: Path | str | None = None, *, threads: in
 
     if model is None and not path.is_file():
         raise DataError(
-            f"CenterFace's file is not here yet: bring it with `mien fetch detector`, put it at "
+            "CenterFace's file is not here yet: bring it with `mien fetch detector`, put it at "
             f"{path}, or give it with --detector-model FILE (`mien predict`)"
         )
     return CenterFace(path, threads)

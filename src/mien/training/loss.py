@@ -11,6 +11,9 @@ import torch.nn.functional as F
 
 from mien.errors import DataError
 
+Outputs = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+"""What a network gives in training: logits, or a pair with those of an auxiliary classifier."""
+
 GCE_Q = 0.7
 """Between cross-entropy (0) and the mean absolute error (1); the value of Zhang and Sabuncu."""
 
@@ -124,7 +127,7 @@ def _weighted(targets: torch.Tensor, class_weights: torch.Tensor | None) -> torc
 
 
 def model_loss(
-    outputs: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
+    outputs: Outputs,
     targets: torch.Tensor,
     auxiliary: float,
     **settings: Any,

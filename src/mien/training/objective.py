@@ -9,9 +9,9 @@ from mien.data.faceset import FaceSet
 from mien.images import Normalisation
 from mien.runs.recipe import Recipe
 from mien.training.batches import Batch
-from mien.training.loss import cross_entropy, log_prior, model_loss
+from mien.training.loss import Outputs, cross_entropy, log_prior, model_loss
 from mien.training.teacher import answers, distillation, load_teachers
-from mien.training.votes import Outputs, parted
+from mien.training.votes import parted
 
 
 class Objective:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-Outputs = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-"""What a network gives in training: logits, or a pair with those of an auxiliary classifier."""
+from mien.training.loss import Outputs
 
 
 class VoteClassifier(nn.Module):
