@@ -8,6 +8,9 @@ command given twice shares the work. The published sheet comes from
 
     python bench/stacks.py --data .data/fer2013 --images 2000 --epochs 5 --seeds 3 --threads 1 \\
         --out docs/results/stacks.md
+
+and, with another optimiser, `stacks-muon.md` from the same with ``--set optimiser=muon
+weight_decay=0.05 --lr 0.03``.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import torch.nn.functional as F
 import trials
 from torch import nn
 
+from mien.cli.app import settings_given
 from mien.data import FaceSet
 from mien.models import registry
 from mien.models.cost import cost
@@ -192,12 +196,14 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--width", type=float, default=0.5, help="of plain")
     parser.add_argument("--image-size", type=int, default=24)
     parser.add_argument("--lr", type=float, nargs="+", default=[2e-3], help="all are tried")
+    parser.add_argument("--set", nargs="+", default=[], help="NAME=VALUE, as for `mien train`")
     args = sheet.parse(parser, argv, "stacks")
 
     register()
     parts = trials.read_parts(args.data, args.images)
     classes, channels = len(parts.train.classes), parts.train.channels
     base = PLAIN.but(width=args.width, image_size=args.image_size, dropout=0.0, ema=0.99)
+    base = base.but(**settings_given(args.set))
     named = recipes(base, parts.train)
     asked = [recipe.but(lr=lr) for recipe in named.values() for lr in args.lr]
     found = iter(trials.train_all(asked, parts, args))
@@ -246,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> str:
             "Seconds mean little where other work ran beside it.",
         ],
         f"{base.image_size} pixels, stride 16, batch {base.batch_size}; "
-        f"{trials.scale(parts, args)}; AdamW, one cycle, from scratch.",
+        f"{trials.scale(parts, args)}; {base.optimiser}, {base.schedule}, from scratch.",
     )
     return sheet.publish("Plain stacks and residual networks", [str(parts)], [table], args)
 

@@ -98,6 +98,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"optimiser": "adamw", "clip": 1.0, "precision": "bf16"},
     {"optimiser": "rmsprop", "ema": 0.0},
     {"optimiser": "muon", "lr": 0.02, "sam": 0.05},
+    {"optimiser": "muon", "lr": 0.02, "precision": "bf16"},
     AUGMENTED | {"mixup": 0.2, "cutmix": 1.0},
     {"class_weights": "balanced", "label_smoothing": 0.1},
     {"oversample": True, "loss": "gce", "start_size": 24},

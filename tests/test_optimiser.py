@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mien.runs.recipe import Recipe
-from mien.training.muon import ADAM_SHARE, orthogonalised
+from mien.training.muon import ADAM_SHARE, orthogonalised, orthogonalised_in_half
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
 from mien.training.predict import build_model
 
@@ -141,6 +141,20 @@ def test_orthogonalised_is_five_steps_of_newton_and_schulz(
     beside = torch.randn(3, 5)
     _, found, _ = orthogonalised([beside, torch.from_numpy(matrix).float(), torch.eye(min(shape))])
     np.testing.assert_allclose(found.numpy(), x, atol=2.5e-3)
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (64, 27), (12, 12)])
+def test_in_half_the_steps_are_the_same_but_for_rounding(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    regular = (u * torch.linspace(1, 0.3, min(shape))) @ v
+    nearly_singular = (u * torch.logspace(0, -8, min(shape))) @ v
+    beside = torch.randn(3, 5)
+    found, _, other = orthogonalised_in_half([regular, beside, nearly_singular])
+    exact, *_ = orthogonalised([regular])
+    assert (found - exact).norm() < 0.03 * exact.norm()
+    assert found.dtype == torch.float32
+    assert torch.linalg.svdvals(other).max() < 1.3, "what was rounded away is not raised"
 
 
 def test_muon_needs_all_digits_of_float32_and_leaves_what_was_allowed_as_it_was(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,6 +41,8 @@ class Muon(torch.optim.Optimizer):
     ----------
     groups : parameters with their ``weight_decay``, as for any optimiser of PyTorch
     lr : the rate of the kernels
+    half : whether an accelerator may make the steps of kernels in bfloat16: in float32 those of
+        VGG19 at full width are four times the multiply-adds of its passes over a batch of 256
 
     Notes
     -----
@@ -48,8 +50,9 @@ class Muon(torch.optim.Optimizer):
     convolutions as in the same author's CIFAR-10 speed run.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, *, half: bool = False) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
+        self.half = half
 
     @torch.no_grad()
     @exact_products()
@@ -75,7 +78,9 @@ class Muon(torch.optim.Optimizer):
         momenta = [self.state[kernel]["momentum"] for kernel in kernels]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
-        steps = orthogonalised([direction.flatten(1) for direction in ahead])
+        half = self.half and kernels[0].device.type != "cpu"
+        orthogonal = orthogonalised_in_half if half else orthogonalised
+        steps = orthogonal([direction.flatten(1) for direction in ahead])
         torch._foreach_mul_(steps, [-lr * max(1.0, len(s) / s.shape[1]) ** 0.5 for s in steps])
         torch._foreach_mul_(kernels, 1 - lr * decay)
         torch._foreach_add_(kernels, [s.view_as(k) for s, k in zip(steps, kernels, strict=True)])
@@ -121,20 +126,53 @@ def orthogonalised(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
     squares negative, and the steps raise them.
     """
     a, b, c = POLYNOMIAL
-    lengths = torch._foreach_norm(matrices)
-    torch._foreach_add_(lengths, 1e-7)
-    units = torch._foreach_div(matrices, lengths)
-    wide = [x.T if len(x) > x.shape[1] else x for x in units]
-    of_height: dict[int, list[int]] = {}
-    for place, x in enumerate(wide):
-        of_height.setdefault(len(x), []).append(place)
-    for height, places in of_height.items():
+    wide = wide_units(matrices)
+    for places in alike(len(x) for x in wide):
         gram = torch.stack([wide[place] @ wide[place].T for place in places])
-        factor = torch.eye(height, dtype=gram.dtype, device=gram.device).expand_as(gram)
+        factor = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
         for _ in range(STEPS):
             square = factor @ gram @ factor
             inner = torch.baddbmm(square, square, square, beta=b, alpha=c)
             factor = torch.baddbmm(factor, inner, factor, beta=a)
         for place, one in zip(places, factor, strict=True):
             wide[place] = one @ wide[place]
+    return as_tall_as(matrices, wide)
+
+
+def orthogonalised_in_half(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The same within what bfloat16 leaves open, for where its products are that much faster.
+
+    Every step multiplies the long matrix itself, as published: what is rounded away in one the
+    next makes good, so no more digits are needed. Matrices of one shape are multiplied together.
+    """
+    a, b, c = POLYNOMIAL
+    wide = wide_units(matrices)
+    for places in alike(x.shape for x in wide):
+        x = torch.stack([wide[place].bfloat16() for place in places])
+        for _ in range(STEPS):
+            square = x @ x.mT
+            inner = torch.baddbmm(square, square, square, beta=b, alpha=c)
+            x = torch.baddbmm(x, inner, x, beta=a)
+        for place, one in zip(places, x, strict=True):
+            wide[place] = one.to(wide[place].dtype)
+    return as_tall_as(matrices, wide)
+
+
+def wide_units(matrices: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The matrices at a Frobenius norm of 1, those that are taller than wide turned."""
+    lengths = torch._foreach_norm(matrices)
+    torch._foreach_add_(lengths, 1e-7)
+    return [x.T if len(x) > x.shape[1] else x for x in torch._foreach_div(matrices, lengths)]
+
+
+def as_tall_as(matrices: list[torch.Tensor], wide: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Turned back to the shapes of `matrices`."""
     return [x.T if len(m) > m.shape[1] else x for x, m in zip(wide, matrices, strict=True)]
+
+
+def alike(keys: Iterable[Hashable]) -> Iterable[list[int]]:
+    """The places of equal keys."""
+    found: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        found.setdefault(key, []).append(place)
+    return found.values()

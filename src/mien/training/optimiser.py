@@ -37,7 +37,7 @@ def create_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr, fused=True)
     if recipe.optimiser == "muon":
-        return Muon(groups, lr)
+        return Muon(groups, lr, half=recipe.precision == "bf16")
     return torch.optim.RMSprop(groups, lr, momentum=momentum, foreach=True)
 
 
