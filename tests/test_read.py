@@ -494,6 +494,15 @@ def test_images_of_another_shape_are_refused(shape):
         FaceSet(np.zeros(shape, np.uint8), np.zeros(2, np.int64), ("a",), columns, columns)
 
 
+def test_a_store_is_written_into_the_home_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    faces = read_to_store("drawn:14", "~/store")
+    assert (tmp_path / "store").is_dir()
+    np.testing.assert_array_equal(faces.images, read("~/store").images)
+
+
 def test_a_home_that_nobody_has_and_a_seed_below_nothing_are_refused():
     with pytest.raises(DataError, match="~nobody-of-this-name/faces: is in no user's home"):
         read("~nobody-of-this-name/faces")

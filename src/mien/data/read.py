@@ -98,7 +98,7 @@ def read_to_store(
     DataError
         as `read` does, and if `folder` exists or cannot be written; nothing is left of it then.
     """
-    source = _place(path)
+    source, folder = _place(path), _place(folder)
     listing = _listing(source)
     if listing is None or not listing.images:
         return write_store(read(path, size=size, channels=channels, skip_bad=skip_bad), folder)
