@@ -276,12 +276,12 @@ RECORDED = {
     "InceptionV3-CBAM (w1/4)": "inceptionv3-cbam-w1_4-82ad42331a",
     "plain, recipe `fast` (6 epochs)": "plain-83d46a334f",
     "plain, recipe `plain` (26 epochs)": "plain-33a0a4f47c",
-    "plain (w1.5), recipe `distilled` without its teacher (45 epochs)": "plain-w1.5-5093956390",
+    "plain (w1.5), recipe `scratch` (45 epochs)": "plain-w1.5-5093956390",
     "the same with FER+ votes beside the labels (extra annotation)": "plain-w1.5-6e8ef87515",
     "plain, recipe `best` (80 epochs)": "plain-81e1512c5f",
     "plain (w1.5), recipe `distilled` (45 epochs), taught by `best`": "plain-w1.5-82f6a001c0",
-    "plain (w2), recipe `distilled` (46 epochs), taught by `best`, `distilled` and that without "
-    "teacher": "plain-w2-e966616ef6",
+    "plain (w2), recipe `distilled` (46 epochs), taught by `best`, `distilled` and "
+    "`scratch`": "plain-w2-e966616ef6",
 }
 """Rows of the README's table of results, and the records that they are read from."""
 

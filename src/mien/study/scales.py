@@ -58,6 +58,9 @@ DISTILLED = LONG.but(
 )  # fmt: skip
 """The package's second network, which its first, of `LONG`, taught and by default teaches again."""
 
+SCRATCH = DISTILLED.but(teacher=(), label_smoothing=0.1)
+"""The same without a teacher; also for the six, with ``model``, ``width`` and ``epochs``."""
+
 FAST = PLAIN.but(
     epochs=6, batch_size=128, optimiser="muon", lr=0.03, label_smoothing=0.1, ema=0.99,
     shift=0.08, rotate=0.0, zoom=0.0, brightness=0.0, contrast=0.0, erase=0.0,
@@ -320,7 +323,8 @@ def baseline() -> Planned:
 
 def recipes() -> dict[str, Recipe]:
     """The recipes that can be asked for by name."""
-    named = {"plain": PLAIN, "fast": FAST, "best": LONG, "distilled": DISTILLED}
+    named = {"plain": PLAIN, "fast": FAST, "best": LONG}
+    named |= {"scratch": SCRATCH, "distilled": DISTILLED}
     for model, attention in SIX:
         key = model if attention == "none" else f"{model}-{attention}"
         named[f"paper-{key}"] = paper_recipe(model, attention)
