@@ -4,7 +4,7 @@ What is trained is kept under ``--runs``, so the same command goes on where it w
 seeds or changes can be added later. All of it, as is fit for an accelerator:
 
     python bench/ablation.py --data .data/fer2013 --epochs 26 --seeds 5 \\
-        --out docs/results/ablation.md
+        --out docs/results/ablation-gpu.md
 
 and the effect of CBAM alone, at each of its places in VGG19 and with both starts of its gates:
 

@@ -105,7 +105,10 @@ def opened(engine: Engine) -> Predict:
 
 def timed(engine: Engine, images: np.ndarray, seconds: float) -> list[float]:
     """Seconds of each call on one batch, for so many seconds; those of a tenth before are left."""
-    predict, taken, now = opened(engine), [], perf_counter()
+    predict, taken = opened(engine), []
+    for _ in range(3):  # a new batch size may be compiled, then recorded
+        predict(images)
+    now = perf_counter()
     start, end = now + seconds / 10, now + 1.1 * seconds
     while now < end or not taken:
         began = now

@@ -17,7 +17,8 @@ shown is the most it can be. Beside it stands the whole grid, trained in full. O
 
 and on a processor, where a batch of another size is hardly faster:
 
-    python bench/study.py --data .data/fer2013 --batch 4 --steps 2 --rounds 1 --threads 2
+    python bench/study.py --data .data/fer2013 --sizes native --batch 30 --steps 2 --rounds 1 \\
+        --threads 2 --precision bf16 --out docs/results/study-cost.md
 """
 
 from __future__ import annotations
