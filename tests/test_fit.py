@@ -54,6 +54,12 @@ def _keyboard() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(autouse=True)
+def _kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every epoch is kept, however long that takes beside so short a one."""
+    monkeypatch.setattr(loop, "KEEPING_SHARE", 1e9)
+
+
 @cache
 def faces() -> FaceSet:
     return draw_faces(140, size=24)
@@ -262,6 +268,24 @@ def test_ctrl_c_says_how_to_go_on_and_going_on_ends_with_the_same_bits(
     assert weights(again) == weights(whole)
     assert timeless(again) == timeless(whole)
     assert not again.checkpoint_path.exists()
+
+
+def test_where_writing_takes_long_not_every_epoch_is_kept_and_the_last_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained(ALL_ON, tmp_path / "whole")
+    monkeypatch.setattr(loop, "KEEPING_SHARE", 0.0)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7, interrupt)
+        with pytest.raises(KeyboardInterrupt, match="stopped after 2 of 3 epochs, 1 of them kept"):
+            trained(ALL_ON, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_leave_results", lambda *_: interrupt())
+        with pytest.raises(KeyboardInterrupt, match="stopped after 3 of 3 epochs, which are kept"):
+            trained(ALL_ON, tmp_path)
+    again = trained(ALL_ON, tmp_path)
+    assert weights(again) == weights(whole)
+    assert timeless(again) == timeless(whole)
 
 
 @pytest.mark.parametrize("place", ["_validate", "_leave_results"])

@@ -33,7 +33,7 @@ def fit(
     """Train a model and return its finished run.
 
     The same recipe on the same images is the same run: asking again returns it at once, and a run
-    that was stopped, also by SIGKILL, goes on from its last finished epoch and ends, on a CPU with
+    that was stopped, also by SIGKILL, goes on from its last checkpoint and ends, on a CPU with
     the same number of threads, with the same weights bit for bit.
 
     Parameters

@@ -48,6 +48,10 @@ from mien.training.share import WHOLE, Share, synchronised
 from mien.training.sharpness import at_the_worst_near
 from mien.training.votes import add_votes, leave_out_votes
 
+KEEPING_SHARE = 0.05
+"""Share of the time that checkpoints may take: where an epoch takes a second and its checkpoint as
+long, one epoch in twenty is kept."""
+
 COLLAPSE_EPOCHS = 3
 """Epochs in a row with one and the same answer for every image before it is called a collapse."""
 
@@ -128,7 +132,8 @@ class Training:
 
         self.optimiser = create_optimiser(self.model, recipe)
         self.average = WeightAverage(self.model, recipe.ema) if recipe.ema else None
-        self.epoch = 0
+        self.epoch = self.kept = 0  # epochs trained, and of these in the checkpoint
+        self.unkept_seconds = self.keeping_seconds = 0.0
 
     def begin(self, path: Path, prefix: Run | None = None) -> None:
         """Make the run folder `path`, or take up the training that was stopped there.
@@ -182,7 +187,7 @@ class Training:
     def _go_on_from(self, earlier: Run) -> None:
         """Take the state and the log of the last checkpoint of `earlier`."""
         self.run.log = load_checkpoint(earlier.checkpoint_path, self._parts())
-        self.epoch = len(self.run.log)
+        self.epoch = self.kept = len(self.run.log)
         self.run.save_log()  # which may have been stopped after the checkpoint was written
 
     def finish(self, show: str, keep_checkpoint: bool = False) -> Run:
@@ -202,16 +207,30 @@ class Training:
             with progress:
                 while self.epoch < recipe.epochs and not self._out_of_patience():
                     self._train_epoch(progress)
+            if self.share.leads and self.kept < self.epoch:
+                self._keep()
             if self.share.leads:
                 self._leave_results(progress)
             if self.share.leads and not keep_checkpoint:
                 run.checkpoint_path.unlink(missing_ok=True)
         except KeyboardInterrupt:
+            kept = "which are kept" if self.kept == self.epoch else f"{self.kept} of them kept"
             raise KeyboardInterrupt(
-                f"stopped after {self.epoch} of {recipe.epochs} epochs, which are kept in "
-                f"{run.path}: the same command goes on from there"
+                f"stopped after {self.epoch} of {recipe.epochs} epochs, {kept} in {run.path}: "
+                "the same command goes on from there"
             ) from None
         return run
+
+    def _keeping_pays(self) -> bool:
+        """Whether a checkpoint would take `KEEPING_SHARE` of the time since the last at most."""
+        return self.keeping_seconds <= KEEPING_SHARE * self.unkept_seconds
+
+    def _keep(self) -> None:
+        """Write a checkpoint of all epochs so far."""
+        began = time.perf_counter()
+        save_checkpoint(self.run.checkpoint_path, self.run.log, self._parts())
+        self.keeping_seconds = time.perf_counter() - began
+        self.kept, self.unkept_seconds = self.epoch, 0.0
 
     def _train_epoch(self, progress: TrainingProgress) -> None:
         recipe, batches, share = self.recipe, self.batches, self.share
@@ -268,11 +287,12 @@ class Training:
         }
         row = share.told(row)
         self.run.log.append(row)
-        if not share.leads:
-            self.epoch += 1
-            return
-        save_checkpoint(self.run.checkpoint_path, self.run.log, self._parts())
+        self.unkept_seconds += row["seconds"]
         self.epoch += 1
+        if not share.leads:
+            return
+        if self._keeping_pays():
+            self._keep()
         self.run.save_log()
         progress.epoch(row)
         recent = [row.get("collapsed_to") for row in self.run.log[-COLLAPSE_EPOCHS:]]
