@@ -9,8 +9,8 @@ command given twice shares the work. The published sheet comes from
     python bench/stacks.py --data .data/fer2013 --images 2000 --epochs 5 --seeds 3 --threads 1 \\
         --out docs/results/stacks.md
 
-and, with another optimiser, `stacks-muon.md` from the same with ``--set optimiser=muon
-weight_decay=0.05 --lr 0.03``.
+and, with another optimiser, `stacks-muon.md` from the same with ``--lr 0.03 --set optimiser=muon
+weight_decay=0.05 precision=bf16``.
 """
 
 from __future__ import annotations

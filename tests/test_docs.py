@@ -268,12 +268,13 @@ def test_the_other_pages_run(folder: Path) -> None:
 
 
 RECORDED = {
-    "VGG19 (w1/4)": "vgg19-w1_4-9267db77f5",
-    "VGG19-CBAM (w1/4)": "vgg19-cbam-w1_4-7ac889d4a0",
-    "ResNet50 (w1/4)": "resnet50-w1_4-e7d6c71d43",
-    "ResNet50-CBAM (w1/4)": "resnet50-cbam-w1_4-edcbc55aec",
-    "InceptionV3 (w1/4)": "inceptionv3-w1_4-bd237d6782",
-    "InceptionV3-CBAM (w1/4)": "inceptionv3-cbam-w1_4-82ad42331a",
+    "VGG19 (w1/4)": "vgg19-w1_4-68646f8597",
+    "VGG19-CBAM (w1/4)": "vgg19-cbam-w1_4-d445d8196c",
+    "ResNet50 (w1/4)": "resnet50-w1_4-2121102c5d",
+    "ResNet50-CBAM (w1/4)": "resnet50-cbam-w1_4-cc1a3f0f86",
+    "InceptionV3 (w1/4)": "inceptionv3-w1_4-aaafb9033c",
+    "InceptionV3-CBAM (w1/4)": "inceptionv3-cbam-w1_4-be885c1dd5",
+    "plain (w0.75), of as many multiply-adds as ResNet50 (w1/4), likewise": "plain-w0.75-08ed00203f",
     "plain, recipe `fast` (6 epochs)": "plain-83d46a334f",
     "plain, recipe `plain` (26 epochs)": "plain-33a0a4f47c",
     "plain (w1.5), recipe `scratch` (45 epochs)": "plain-w1.5-5093956390",
