@@ -274,7 +274,9 @@ RECORDED = {
     "ResNet50-CBAM (w1/4)": "resnet50-cbam-w1_4-cc1a3f0f86",
     "InceptionV3 (w1/4)": "inceptionv3-w1_4-aaafb9033c",
     "InceptionV3-CBAM (w1/4)": "inceptionv3-cbam-w1_4-be885c1dd5",
-    "plain (w0.75), of as many multiply-adds as ResNet50 (w1/4), likewise": "plain-w0.75-08ed00203f",
+    "plain (w0.75), of as many multiply-adds as ResNet50 (w1/4), likewise": (
+        "plain-w0.75-08ed00203f"
+    ),
     "plain, recipe `fast` (6 epochs)": "plain-83d46a334f",
     "plain, recipe `plain` (26 epochs)": "plain-33a0a4f47c",
     "plain (w1.5), recipe `scratch` (45 epochs)": "plain-w1.5-5093956390",
