@@ -183,6 +183,15 @@ def test_other_images_or_labels_are_refused_by_the_first_that_differs(tmp_path: 
     fewer = {key: getattr(first.predictions("PublicTest"), key)[1:] for key in ("names", "labels")}
     with pytest.raises(DataError, match="210 and 209 images"):
         compare_runs([first, against(**fewer)])
+    for digest in ({"pixels": "a"}, {"pixels": "b"}):
+        compare_runs([first, other := against(**digest)])  # of the first it is not known
+    with pytest.raises(DataError, match="same names and other pixels"):
+        compare_runs([other, record(tmp_path, right(1, 0.7), name="c", pixels="a")])
+    validated = [record(tmp_path, right(1, 0.7), name=name) for name in "de"]
+    for run in validated:
+        run.info["data"]["validation"]["fingerprint"] = run.name
+    with pytest.raises(DataError, match="same names and other pixels"):
+        compare_runs(validated)
     other = against()
     other.info["classes"] = list(CLASSES[::-1])
     with pytest.raises(DataError, match="classes differ"):

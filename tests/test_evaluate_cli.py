@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mien.data import CLASSES, FaceSet, draw_faces, read, roles
 from mien.errors import DataError, RunError
 from mien.evaluation.class_map import map_classes, read_class_map
 from mien.evaluation.corruptions import CORRUPTIONS
-from mien.evaluation.openings import write_openings
+from mien.evaluation.openings import read_openings, write_openings
 from mien.evaluation.part import part_of
 from mien.evaluation.trained import Trained, attention_pairs, open_all, remembered
 from mien.inference import load
@@ -155,6 +156,13 @@ def test_models_are_paired_where_cbam_is_all_that_differs() -> None:
     ):
         assert attention_pairs([with_cbam, other]) == []
         assert attention_pairs([other, with_cbam, bare]) == [(bare, with_cbam)]
+
+
+def test_openings_that_are_written_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "openings.jsonl"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda run: write_openings(path, "test", "f", [str(run)]), range(40)))
+    assert {row["run"] for row in read_openings(path)} == {str(run) for run in range(40)}
 
 
 def test_an_opening_of_other_images_or_another_run_is_no_second_one(tmp_path: Path) -> None:
@@ -340,6 +348,15 @@ def test_models_that_cannot_be_measured_together_are_refused(
     ):
         with pytest.raises(RunError, match=said):
             open_all(paths)
+
+
+def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "model.onnx" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes(PACKAGED.read_bytes())
+    titles = [model.title for model in open_all(files)]
+    assert all(title.endswith(str(file)) for title, file in zip(titles, files, strict=True))
 
 
 def test_probabilities_of_a_run_are_those_of_predict_probabilities(runs: dict[str, Path]) -> None:

@@ -96,6 +96,12 @@ def test_a_photo_is_answered_in_a_line_that_says_where_and_by_what(photos: Path)
     assert "detector: cascade; `mien fetch detector` brings a better one" in done.stderr
 
 
+def test_a_folder_within_that_of_the_copies_is_annotated_too(photos: Path) -> None:
+    done = predict(photos, "--detector", "none", "--out", ".")
+    assert "3 images" in done.stdout
+    assert Path("a.png").is_file()
+
+
 def test_a_folder_becomes_a_table_with_a_row_a_face_and_one_where_there_is_none(
     photos: Path,
 ) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mien.data import CLASSES, FaceSet, read
+from mien.data import CLASSES, FaceSet, layout, read
 from mien.data.layout import natural
 from mien.data.official import COUNTS
 from mien.data.read import read_to_store
@@ -213,6 +213,7 @@ def test_splits_of_a_general_folder_keep_their_names(tmp_path):
 
 
 def test_files_sort_as_a_person_counts():
+    assert layout._classes({"b", "B", "01", "1"})[0] == ("B", "b", "01", "1"), "by no hash"
     assert sorted(["b10", "B9", "a100", "a"], key=natural) == ["a", "a100", "B9", "b10"]
 
 

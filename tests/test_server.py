@@ -197,14 +197,14 @@ def test_without_a_detector_the_picture_is_the_face(client: TestClient) -> None:
 
 @pytest.mark.parametrize("kind", ["json", "form"])
 def test_own_boxes_are_taken_and_null_has_faces_found(client: TestClient, kind: str) -> None:
-    boxes = [[[4, 4, 4, 4], [0.4, 0, 3.8, 2]], None, []]
+    boxes = [[[4, 4, 4, 4], [0.4, 0, 3.8, 2], [0.6, 0, 2.6, 2]], None, []]
     sent = [grey(204)] * 3
     if kind == "json":
         answer = client.post("/v1/predict", json=as_json(*sent, boxes=boxes))
     else:
         answer = client.post("/v1/predict", files=files(*sent), data={"boxes": json.dumps(boxes)})
     found = [[face["box"] for face in image["faces"]] for image in answer.json()["images"]]
-    assert found == [[[4, 4, 4, 4], [0, 0, 4, 2]], [[0, 0, 4, 8]], []]
+    assert found == [[[4, 4, 4, 4], [0, 0, 4, 2], [1, 0, 2, 2]], [[0, 0, 4, 8]], []]
 
 
 def test_attention_covers_the_square_that_the_model_saw(client: TestClient) -> None:

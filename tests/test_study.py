@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from mien.balance.gan import training as gan_training
 from mien.data import FaceSet, draw_faces
-from mien.errors import DataError
+from mien.errors import DataError, RunError
 from mien.executors import Local
 from mien.report import write_report
 from mien.runs.generator_recipe import GeneratorRecipe
@@ -219,6 +220,21 @@ def test_a_model_that_fails_is_said_to_be_not_run_and_the_others_are_trained(
     assert [model["state"] for model in found["models"]] == ["not run", "finished"]
     assert "loss is" in found["models"][0]["why"]
     assert found["state"] == "partial"
+
+
+@pytest.mark.parametrize("state", ["complete", "partial"])
+def test_the_command_fails_where_a_part_of_the_study_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    from mien.cli.study import _study
+
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps({"state": state}))
+    monkeypatch.setattr("mien.study.study.run_study", lambda *_, **__: results)
+    monkeypatch.setattr("mien.report.write_report", lambda out: out / "report.html")
+    failing = pytest.raises(RunError, match="parts of the study failed")
+    with failing if state == "partial" else contextlib.nullcontext():
+        _study("drawn:70", "smoke", tmp_path)
 
 
 @pytest.mark.parametrize("place", ["default", "convolutions"])

@@ -365,3 +365,11 @@ def test_a_heartbeat_outlives_a_database_that_is_away_for_a_while(
         time.sleep(1.6)
         assert made.claim("you") is None
     assert made.complete(trial, 0.5, {})
+
+
+def test_the_path_of_a_file_is_not_read_as_a_url(tmp_path: Path) -> None:
+    for name in ("a b", "a%20b", "what?", "what?2"):
+        table(str(tmp_path / name / "t.db"))
+    assert sorted(p.parent.name for p in tmp_path.glob("*/t.db")) == [
+        "a b", "a%20b", "what?", "what?2",
+    ]  # fmt: skip

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from hypothesis import strategies as st
 import mien
 from mien.errors import DataError, RunError
 from mien.inference import capture, footage, recording, timeline
+from mien.inference.capture import for_ffmpeg, open_capture
 from mien.inference.classifier import Face
 from mien.inference.footage import Footage
 from mien.inference.tracks import Tracked, Tracks, overlaps
@@ -468,6 +471,23 @@ def test_an_older_file_is_not_written_over(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="is there already"):
             watch(film, Brightness(), out=tmp_path / name)
         assert (tmp_path / name).read_text() == "of yesterday\n"
+
+
+def test_rows_that_a_kill_left_are_not_written_over(tmp_path: Path) -> None:
+    film = written(tmp_path / "f.mp4", levels([9, 90]))
+    left = tmp_path / "faces.part.csv"
+    left.write_text("rows of a camera\n")
+    with pytest.raises(RunError, match=r"faces\.part\.csv: has the rows of a recording"):
+        watch(film, Brightness(), out=tmp_path / "faces.csv")
+    assert left.read_text() == "rows of a camera\n"
+
+
+def test_names_that_ffmpeg_takes_for_something_else_are_read_or_refused(tmp_path: Path) -> None:
+    film = written(tmp_path / "f.mp4", levels([9, 90])).rename(tmp_path / "10:30.mp4")
+    with contextlib.chdir(tmp_path):
+        open_capture(Path(film.name)).release()
+    with pytest.raises(DataError, match="UTF-8"):
+        for_ffmpeg(tmp_path / os.fsdecode(b"f\xe9.mp4"))
 
 
 def test_the_film_itself_is_not_written_over_though_it_has_the_name_of_a_part(

@@ -13,7 +13,7 @@ from rich.table import Table
 from mien.cli.app import Data, Device, Jobs, Records, Runs, SkipBad, app, next_step, stoppable
 from mien.cli.cluster import Cluster, CpusEach, GpusEach, Store, executor
 from mien.cli.train import Balance, recipe_of
-from mien.errors import DataError, RecipeError
+from mien.errors import DataError, RecipeError, RunError
 
 
 @app.command()
@@ -95,7 +95,7 @@ def tune(
         found = search(
             searched,
             faces,
-            storage=storage or f"sqlite:///{(out / 'trials.db').absolute()}",
+            storage=storage or str((out / "trials.db").absolute()),
             name=name,
             sampler=sampler,
             fidelity=fidelity,
@@ -213,7 +213,12 @@ def crossval(
     for failure in found.failures:
         print(f"failed: {failure['model']}, {failure['fold']}: {failure['error']}")
     print(f"cross-validation: {path}")
-    if len(recipes) > 1 and scheme in ("k-fold", "5x2") and not found.failures:
+    if found.failures:
+        raise RunError(
+            f"{len(found.failures)} fold(s) failed, as said above; mend what they name, then run "
+            "the same command again"
+        )
+    if len(recipes) > 1 and scheme in ("k-fold", "5x2"):
         _print_comparison(compare_folds(found))
         next_step(f"mien compare {path}")
 

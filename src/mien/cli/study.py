@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from mien.cli.app import (
     stoppable,
 )
 from mien.cli.cluster import Cluster, CpusEach, GpusEach, Store, executor
-from mien.errors import RecipeError
+from mien.errors import RecipeError, RunError
 
 
 @app.command()
@@ -93,9 +94,16 @@ def _study(data: str, scale: str, out: Path, *, skip_bad: bool = False, **option
         raise RecipeError(unknown("scale", scale, scales()))
     faces = read(data, skip_bad=skip_bad)
     with stoppable():
-        run_study(faces, scales()[scale], out, command=command_line(), source=data, **options)
+        results = run_study(
+            faces, scales()[scale], out, command=command_line(), source=data, **options
+        )
     page = write_report(out)
     print(f"report: {page}")
+    if json.loads(results.read_text(encoding="utf-8"))["state"] == "partial":
+        raise RunError(
+            "parts of the study failed, as said above and in the report; mend what they name, "
+            "then run the same command again"
+        )
     next_step(f"open {page}, or `mien predict PHOTOS --run runs/RUN --out predictions.csv`")
 
 

@@ -86,4 +86,6 @@ def save(path: Path, settings: str, state: str, faces: FaceSet) -> None:
 
 def _file(path: Path, settings: str) -> Path:
     key = f"{FORMAT}\n{path.resolve()}\n{settings}"
-    return folder() / f"{path.stem or 'data'}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    return (
+        folder() / f"{path.stem or 'data'}-{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.npz"
+    )

@@ -198,7 +198,7 @@ def _classes(names: set[str]) -> tuple[tuple[str, ...], dict[str, int], tuple[st
         if set(names) == set(official.NUMBERS):
             notes = ("the class folders 0 to 6 are read as the official numbers of FER-2013",)
         return CLASSES, numbers, notes
-    ordered = tuple(sorted(names, key=natural))
+    ordered = tuple(sorted(names, key=lambda name: (natural(name), name)))
     note = f"class names are not those of FER-2013; their order is {', '.join(ordered)}"
     return ordered, {name: number for number, name in enumerate(ordered)}, (note,)
 

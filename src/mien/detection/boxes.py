@@ -64,8 +64,8 @@ def checked(boxes: Any, shape: tuple[int, ...], name: str) -> list[Box]:
     height, width = shape[:2]
     try:
         rows = np.asarray(boxes, np.float64).reshape(len(boxes), 4)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: boxes must be [n, 4]: x, y, width, height") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{name}: boxes [n, 4] must be a list of [x, y, width, height]") from error
     whole = []
     for row in rows:
         shown = ", ".join(f"{value:g}" for value in row)

@@ -293,6 +293,23 @@ def _check_same_images(
                 f"{both}: {what} {row} is '{ours[row]}' for the one and '{theirs[row]}' for the "
                 f"other, and {int(differ.sum()) - 1} more differ; predict the same images with both"
             )
+    # One set may be read at two sizes, or in grey and in colour.
+    alike = all(first.info.get(what) == run.info.get(what) for what in ("size", "channels"))
+    mine, other = _digest(first, expected, split), _digest(run, found, split)
+    if alike and None not in (mine, other) and mine != other:
+        raise DataError(
+            f"{both}: the images have the same names and other pixels; predict the same images "
+            "with both"
+        )
+
+
+def _digest(run: Run, found: Predictions, split: str) -> tuple[str, str] | None:
+    """What tells the pixels of the split from others, and which way it was made; None if none."""
+    if found.pixels is not None:
+        return "pixels", found.pixels
+    part = run.info.get("data", {}).get("validation", {})
+    told = part.get("split") == [split] and "fingerprint" in part
+    return ("fingerprint", part["fingerprint"]) if told else None
 
 
 def _seen(run: Run, found: Predictions, split: str, faces: FaceSet | None) -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mien.errors import RunError
-from mien.runs.atomic import write_text
+from mien.runs.atomic import append
 
 
 def read_openings(path: Path) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def write_openings(path: Path, split: str, fingerprint: str, runs: Sequence[str]
     """
     before = read_openings(path)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    lines, again = list(before), []
+    lines, again = [], []
     for run in runs:
         lines.append({"split": split, "run": run, "date": now, "data": fingerprint})
         dates = [
@@ -66,5 +67,15 @@ def write_openings(path: Path, split: str, fingerprint: str, runs: Sequence[str]
                 f"'{split}' was opened for {run} before, first on {dates[0]}: what is chosen after "
                 "that has been chosen on it"
             )
-    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # At its end and in one piece: of two processes that open it at once, neither loses a line.
+        with path.open("ab", buffering=0) as file:
+            append(file.fileno(), "".join(json.dumps(line) + "\n" for line in lines).encode())
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RunError(
+            f"{path}: cannot be written ({error.strerror or error}); make room or choose another "
+            "folder, then run the same command again"
+        ) from error
     return again

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 
 from mien.errors import DataError
+from mien.pixels import shown
 
 CONVERT = (
     "OpenCV lacks its codec; convert it with a program that has it, such as "
@@ -51,7 +52,7 @@ def open_capture(source: Path | int) -> cv2.VideoCapture:
     if not source.is_file():
         raise DataError(f"{source}: there is no such file; check the path")
     with quiet():
-        capture = cv2.VideoCapture(str(source), cv2.CAP_FFMPEG)
+        capture = cv2.VideoCapture(for_ffmpeg(source), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise DataError(_no_video(source))
     # FFmpeg takes any text for an animation of terminal characters.
@@ -59,6 +60,24 @@ def open_capture(source: Path | int) -> cv2.VideoCapture:
         capture.release()
         raise DataError(f"{source}: is text, not a video")
     return capture
+
+
+def for_ffmpeg(path: Path) -> str:
+    """The path as OpenCV hands it to FFmpeg: from the root, or ``10:30.mp4`` names a protocol.
+
+    Raises
+    ------
+    DataError
+        if it is not UTF-8, of which OpenCV dies.
+    """
+    whole = os.path.abspath(path)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{shown(whole)}: OpenCV takes UTF-8 names of videos alone; rename it"
+        ) from None
+    return whole
 
 
 def _no_camera(number: int) -> str:

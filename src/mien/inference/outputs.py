@@ -94,15 +94,24 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
 def outside(
     pictures: Iterable[Picture], sources: Sequence[str], out: Path | None
 ) -> Iterator[Picture]:
-    """The pictures without the copies in `out`, unless that alone, or one by name, is asked for."""
+    """The pictures without the copies in `out`, unless they are what is asked for.
+
+    That is where `out` alone is given, a picture by its name, or a folder that lies in `out`.
+    """
     given = {Path(source).resolve() for source in sources}
     there = None if out is None else out.resolve()
     if there is None or given == {there}:
         yield from pictures
         return
+    within = {source for source in given if there in source.parents}
     for picture in pictures:
         source = picture.source.resolve() if isinstance(picture.source, Path) else None
-        if source is None or source in given or there not in source.parents:
+        if (
+            source is None
+            or source in given
+            or there not in source.parents
+            or not within.isdisjoint(source.parents)
+        ):
             yield picture
 
 

@@ -13,10 +13,11 @@ from typing import Any, TextIO
 import cv2
 
 from mien.errors import DataError, RunError
-from mien.inference.capture import quiet
+from mien.inference.capture import for_ffmpeg, quiet
 from mien.inference.footage import Frame
-from mien.inference.rows import append, csv_text
+from mien.inference.rows import csv_text
 from mien.inference.tracks import Tracked
+from mien.runs.atomic import append
 
 TABLES = (".csv", ".jsonl")
 FILM = ".mp4"
@@ -78,13 +79,19 @@ def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
     Raises
     ------
     RunError
-        if the file cannot be written.
+        if the file cannot be written, or the part of another recording is there.
     """
     part, lines = part_of(out), _json_lines
     # Unbuffered: what is handed over reaches the file at once, so that a kill tears no row.
     with _saying(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("wb", buffering=0)
+        try:
+            file = part.open("xb", buffering=0)
+        except FileExistsError:
+            raise RunError(
+                f"{part}: has the rows of a recording that was stopped, or still runs; rename it, "
+                "remove it, or write elsewhere"
+            ) from None
 
     def record(batch: Sequence[Seen]) -> None:
         with _saying(out):
@@ -150,7 +157,7 @@ def film(out: Path, rate: float) -> Iterator[Record]:
     if not written:
         raise RunError(f"{out}: was not written: it ended before there was a frame to draw")
     with quiet():
-        copy = cv2.VideoCapture(str(part), cv2.CAP_FFMPEG)
+        copy = cv2.VideoCapture(for_ffmpeg(part), cv2.CAP_FFMPEG)
     whole = int(copy.get(cv2.CAP_PROP_FRAME_COUNT)) == written
     copy.release()
     if not whole:
@@ -160,7 +167,7 @@ def film(out: Path, rate: float) -> Iterator[Record]:
 
 
 def _open(writer: cv2.VideoWriter, out: Path, rate: float, size: tuple[int, int]) -> None:
-    place, codec = str(part_of(out)), cv2.VideoWriter.fourcc(*"mp4v")
+    place, codec = for_ffmpeg(part_of(out)), cv2.VideoWriter.fourcc(*"mp4v")
     with quiet():
         opened = writer.open(place, cv2.CAP_FFMPEG, codec, rate, size)
     if not opened:

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from mien.errors import DataError, RunError
 from mien.inference.classifier import Face
+from mien.runs.atomic import append
 
 KINDS = (".csv", ".jsonl")
 
@@ -210,14 +211,3 @@ def csv_text(rows: Iterable[Sequence[object]]) -> str:
         text.seek(0)
         text.truncate()
     return "".join(lines)
-
-
-def append(file: int, content: bytes) -> None:
-    """Write all of it or, on a full disk or when interrupted, nothing."""
-    before, done = os.fstat(file).st_size, 0
-    try:
-        while done < len(content):
-            done += os.write(file, content[done:])
-    except BaseException:
-        os.ftruncate(file, before)
-        raise

@@ -78,3 +78,14 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left half-written; no other may be writing to `folder`."""
     for file in folder.glob(f".*{LEFTOVER}"):
         file.unlink(missing_ok=True)
+
+
+def append(file: int, content: bytes) -> None:
+    """Write all of it or, on a full disk or when interrupted, nothing."""
+    before, done = os.fstat(file).st_size, 0
+    try:
+        while done < len(content):
+            done += os.write(file, content[done:])
+    except BaseException:
+        os.ftruncate(file, before)
+        raise

@@ -304,7 +304,9 @@ class TrialTable:
 
 def _engine(storage: str) -> sa.Engine:
     """The engine for a URL or the path of a file; a connection for each transaction."""
-    url = storage if "://" in storage else f"sqlite:///{storage}"
+    if "://" not in storage:  # not made a URL of, in which ? and % would mean something else
+        storage = str(sa.URL.create("sqlite", database=storage))
+    url = storage
     if url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     if url.startswith("postgresql+psycopg://"):
@@ -314,7 +316,7 @@ def _engine(storage: str) -> sa.Engine:
     elif url.startswith("sqlite:///") and url != "sqlite:///":
         settings = {"timeout": PATIENCE}
         with contextlib.suppress(OSError):  # opening the file says it better
-            Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            Path(sa.make_url(url).database or "").parent.mkdir(parents=True, exist_ok=True)
     else:
         raise RunError(
             f"storage '{url.partition('://')[0]}://...': give sqlite:///FILE for one machine, or "

@@ -14,6 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from mien.detection.boxes import checked
 from mien.errors import DataError
 from mien.pixels import decode, measure
 from mien.server.limits import Limits, Refused
@@ -284,25 +285,6 @@ def _boxes(boxes: Any, size: tuple[int, int], name: str, number: int) -> list[Bo
     if boxes is None:
         return None
     try:
-        rows = np.asarray(boxes, np.float64).reshape(len(boxes), 4)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise Refused(
-            422, f"{name}: boxes must be a list of [x, y, width, height]", number
-        ) from error
-    found: list[Box] = []
-    for row in rows:
-        shown = ", ".join(f"{value:g}" for value in row)
-        if not np.isfinite(row).all():
-            raise Refused(422, f"{name}: box ({shown}) has no place in a picture", number)
-        x, y, width, height = (round(value) for value in row)
-        if min(width, height) < 1:
-            raise Refused(422, f"{name}: box ({shown}) is empty; give x, y, width, height", number)
-        if min(x, y) < 0 or x + width > size[0] or y + height > size[1]:
-            raise Refused(
-                422,
-                f"{name}: box ({shown}) reaches outside the picture of {size[0]}x{size[1]} "
-                "pixels; cut it at the border",
-                number,
-            )
-        found.append((x, y, width, height))
-    return found
+        return checked(boxes, size[::-1], name)
+    except DataError as error:
+        raise Refused(422, str(error), number) from error

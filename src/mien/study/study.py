@@ -119,7 +119,7 @@ def run_study(
         Means(
             executor=executor,
             workers=jobs,
-            storage=storage or f"sqlite:///{(out / 'trials.db').absolute()}",
+            storage=storage or str((out / "trials.db").absolute()),
             runs=runs,
             records=records,
             device=device,
