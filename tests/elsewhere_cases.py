@@ -28,6 +28,7 @@ from mien.runs import generator_recipe
 from mien.runs.generator_recipe import SMALL
 from mien.runs.progress import TrainingProgress
 from mien.study.balancing import balance_classes
+from mien.training import muon
 from mien.training.predict import pooled_features, predict_probabilities
 from mien.training.pretrain import pretrain
 
@@ -128,6 +129,18 @@ def test_a_training_waits_for_the_device_between_epochs_alone(
     assert waits[0] == waits[1]  # two steps an epoch, and one
     here = fitted(run.recipe, tmp_path / "here", "cpu")
     assert run.log[0]["loss"] == pytest.approx(here.log[0]["loss"], rel=2e-3)
+
+
+@pytest.mark.parametrize("device", ["cpu", NAME])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_muon_makes_its_steps_in_half_there_alone(
+    device: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, whole = [], muon.orthogonalised_in_half
+    monkeypatch.setattr(muon, "orthogonalised_in_half", lambda m: (used.append(1), whole(m))[1])
+    with Elsewhere():
+        fitted(RECIPE.but(optimiser="muon", precision=precision), tmp_path, device)
+    assert bool(used) == (device == NAME and precision == "bf16")
 
 
 @pytest.mark.parametrize("kind", ["of a store", "in colour", "in colour, with a teacher"])

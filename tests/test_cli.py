@@ -245,6 +245,17 @@ def test_tune_leaves_the_best_setting_as_a_recipe_that_train_takes(
     assert again.returncode == 0, again.stderr
 
 
+def test_a_crossval_whose_folds_failed_ends_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = ("batch_size=1", "image_size=16", "width=0.125", "epochs=1")  # maps of one pixel
+    words = [word for setting in sets for word in ("--set", setting)]
+    done = mien("crossval", "--data", "drawn:140", "--folds", "2", *words)
+    assert done.returncode == 1
+    assert "2 fold(s) failed" in done.stderr
+
+
 def test_crossval_tests_two_models_and_compare_says_the_same_of_its_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,5 @@ def save(path: Path, settings: str, state: str, faces: FaceSet) -> None:
 
 def _file(path: Path, settings: str) -> Path:
     key = f"{FORMAT}\n{path.resolve()}\n{settings}"
-    return (
-        folder() / f"{path.stem or 'data'}-{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.npz"
-    )
+    digest = hashlib.sha256(os.fsencode(key)).hexdigest()
+    return folder() / f"{path.stem or 'data'}-{digest[:16]}.npz"

@@ -295,21 +295,18 @@ def _check_same_images(
             )
     # One set may be read at two sizes, or in grey and in colour.
     alike = all(first.info.get(what) == run.info.get(what) for what in ("size", "channels"))
-    mine, other = _digest(first, expected, split), _digest(run, found, split)
-    if alike and None not in (mine, other) and mine != other:
+    digests = zip(_digests(first, expected, split), _digests(run, found, split), strict=True)
+    if alike and any(None not in pair and pair[0] != pair[1] for pair in digests):
         raise DataError(
             f"{both}: the images have the same names and other pixels; predict the same images "
             "with both"
         )
 
 
-def _digest(run: Run, found: Predictions, split: str) -> tuple[str, str] | None:
-    """What tells the pixels of the split from others, and which way it was made; None if none."""
-    if found.pixels is not None:
-        return "pixels", found.pixels
+def _digests(run: Run, found: Predictions, split: str) -> tuple[str | None, str | None]:
+    """Of the pixels of the split, as its predictions and as its training noted them."""
     part = run.info.get("data", {}).get("validation", {})
-    told = part.get("split") == [split] and "fingerprint" in part
-    return ("fingerprint", part["fingerprint"]) if told else None
+    return found.pixels, part.get("fingerprint") if part.get("split") == [split] else None
 
 
 def _seen(run: Run, found: Predictions, split: str, faces: FaceSet | None) -> np.ndarray:

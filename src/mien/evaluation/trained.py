@@ -85,12 +85,11 @@ def open_all(paths: Sequence[Path], device: str | None = None) -> list[Trained]:
         for model in found
     ]
     taken = Counter(model.title for model in found)  # a run beside its own exported file
-    files = Counter(path.name for path in paths)
+    unlike = len({path.name for path in paths}) == len(paths)
+    names = [path.name if unlike else str(path) for path in paths]
     return [
-        model
-        if taken[model.title] == 1
-        else replace(model, title=f"{model.title}, {path if files[path.name] > 1 else path.name}")
-        for path, model in zip(paths, found, strict=True)
+        model if taken[model.title] == 1 else replace(model, title=f"{model.title}, {name}")
+        for name, model in zip(names, found, strict=True)
     ]
 
 

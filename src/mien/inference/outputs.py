@@ -96,22 +96,18 @@ def outside(
 ) -> Iterator[Picture]:
     """The pictures without the copies in `out`, unless they are what is asked for.
 
-    That is where `out` alone is given, a picture by its name, or a folder that lies in `out`.
+    That is where `out` alone is given, or a picture or folder that lies in it.
     """
     given = {Path(source).resolve() for source in sources}
     there = None if out is None else out.resolve()
     if there is None or given == {there}:
         yield from pictures
         return
-    within = {source for source in given if there in source.parents}
+    asked = {source for source in given if there in source.parents}
     for picture in pictures:
         source = picture.source.resolve() if isinstance(picture.source, Path) else None
-        if (
-            source is None
-            or source in given
-            or there not in source.parents
-            or not within.isdisjoint(source.parents)
-        ):
+        places = () if source is None else (source, *source.parents)
+        if there not in places or not asked.isdisjoint(places):
             yield picture
 
 
