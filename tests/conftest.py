@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ if "MIEN_TEST_CUDA" not in os.environ:
 
 # Set before Ray is imported: under `uv run` it would send this folder to each worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+# A shell that runs the tests in the background has Ctrl-C ignored, in what they start too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW = ("distributed", "elsewhere", "export", "gan", "ray", "fit", "study", "bench")
 """Files that take minutes: they are begun first, so that no process is left with one at the end."""

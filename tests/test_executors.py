@@ -124,12 +124,7 @@ def test_ctrl_c_lets_the_running_tasks_tidy_up_and_begins_no_other(tmp_path: Pat
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
     process = subprocess.Popen(
-        [sys.executable, script, tmp_path],
-        stdout=subprocess.PIPE,
-        text=True,
-        process_group=0,
-        # Tests that a shell runs in the background inherit that it is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        [sys.executable, script, tmp_path], stdout=subprocess.PIPE, text=True, process_group=0
     )
     until = time.monotonic() + 60
     while len(list(tmp_path.glob("begun *"))) < 2:

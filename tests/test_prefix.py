@@ -56,7 +56,6 @@ def test_a_training_that_goes_on_from_a_shorter_one_ends_as_in_one_go(tmp_path: 
 def test_a_training_with_a_prefix_can_be_stopped_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     whole = trained(ALL_ON, tmp_path / "whole")
     short = trained(ALL_ON.but(epochs=1), tmp_path / "parts", keep_checkpoint=True)
     steps = 49 // 16
@@ -72,7 +71,6 @@ def test_a_training_with_a_prefix_can_be_stopped_too(
         with pytest.raises(KeyboardInterrupt):
             trained(ALL_ON, tmp_path / "parts", prefix=short)
     monkeypatch.undo()
-    signal.signal(signal.SIGINT, before)
     assert outcome(trained(ALL_ON, tmp_path / "parts", prefix=short)) == outcome(whole)
 
 
