@@ -57,6 +57,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["MIEN_CACHE"] = CACHE
 
 
+@pytest.fixture(autouse=True)
+def _keyboard() -> Iterator[None]:
+    """What is tested leaves Ctrl-C as it was: a handler left behind speaks in another test."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    after = signal.signal(signal.SIGINT, before)
+    assert after is before
+
+
 @pytest.fixture
 def fer2013(monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the real FER-2013, or a skip that says how to get it."""

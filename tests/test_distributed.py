@@ -142,10 +142,19 @@ def test_two_processes_one_of_them_killed_end_with_the_curve_of_one_process(
     assert two.weights_path.stat().st_mtime_ns == before
 
 
-def kill_one_after_an_epoch(runs: Path) -> None:
+def wait_for_an_epoch(runs: Path) -> None:
     until = time.monotonic() + 200
     while not list(runs.glob("*-x2/log.jsonl")) and time.monotonic() < until:
         time.sleep(0.001)
+
+
+def press_ctrl_c_after_an_epoch(runs: Path) -> None:
+    wait_for_an_epoch(runs)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def kill_one_after_an_epoch(runs: Path) -> None:
+    wait_for_an_epoch(runs)
     for child in multiprocessing.active_children()[:1]:
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
@@ -164,7 +173,7 @@ def test_what_goes_wrong_in_a_process_is_raised_in_the_caller(
 
 
 @pytest.mark.timeout(900)
-def test_ray_train_gives_the_curve_of_one_process(
+def test_ray_train_stops_by_ctrl_c_and_gives_the_curve_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray", reason="needs Ray (mien[cluster])")
@@ -176,7 +185,11 @@ def test_ray_train_gives_the_curve_of_one_process(
         monkeypatch.setenv(f"RAY_{extra}", "0")
     one = trained(SAME_IN_SHARES, tmp_path)
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    stopped = threading.Thread(target=press_ctrl_c_after_an_epoch, args=(tmp_path,))
+    stopped.start()
     try:
+        with pytest.raises(KeyboardInterrupt, match="goes on from there"):
+            trained(SAME_IN_SHARES.but(epochs=9999), tmp_path, processes=2, launcher="ray")
         two = trained(SAME_IN_SHARES, tmp_path, processes=2, launcher="ray")
     finally:
         ray.shutdown()

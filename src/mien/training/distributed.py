@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -255,7 +257,8 @@ def _with_ray(task: Task) -> None:
             run_config=RunConfig(storage_path=folder),
         )
         try:
-            trainer.fit()
+            with _ctrl_c_restored():
+                trainer.fit()
         except TrainingFailedError as failed:
             for failure in getattr(failed, "worker_failures", {}).values():
                 if isinstance(failure, MienError):
@@ -264,6 +267,19 @@ def _with_ray(task: Task) -> None:
                 f"{task.path}: Ray Train stopped ({str(failed).strip()}); finished epochs are "
                 "kept: the same command goes on from there"
             ) from failed
+
+
+@contextmanager
+def _ctrl_c_restored() -> Iterator[None]:
+    """Ray Train's handler of Ctrl-C exits with 0, and stays when the training has ended."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 def _in_ray(config: dict[str, Any]) -> None:
