@@ -18,8 +18,8 @@ import pytest
 
 from mien.cli import main
 from mien.data import CLASSES, FaceSet, draw_faces, read, roles
+from mien.data.class_map import map_classes, read_class_map
 from mien.errors import DataError, RunError
-from mien.evaluation.class_map import map_classes, read_class_map
 from mien.evaluation.corruptions import CORRUPTIONS
 from mien.evaluation.openings import read_openings, write_openings
 from mien.evaluation.part import part_of
@@ -293,6 +293,10 @@ def test_a_map_may_name_the_folders_that_the_reader_took_for_official_classes() 
     by_alias = {**dict(zip(CLASSES, CLASSES, strict=True)), "Anger": "sad"}
     with pytest.raises(DataError, match="class 'angry' of other is mapped both to 'angry' and"):
         map_classes(faces, CLASSES, by_alias, "m")
+    some, _ = map_classes(
+        foreign(("fear", "happy"), (1, 2)), CLASSES, {"Joy": "happy", "fear": ""}, "m"
+    )
+    assert [CLASSES[label] for label in some.labels] == ["happy", "happy"]
 
 
 def test_a_map_that_is_no_table_of_names_is_refused(tmp_path: Path) -> None:

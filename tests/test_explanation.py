@@ -303,6 +303,19 @@ def test_what_cannot_be_explained_is_refused(run: Run, faces: FaceSet) -> None:
         explain_split(run, other)
 
 
+def test_images_of_some_of_the_classes_are_explained_and_their_errors_are_right(
+    run: Run, faces: FaceSet
+) -> None:
+    part = faces["validation"]
+    happy = run.classes.index("happy")
+    some = part[np.flatnonzero(part.labels == happy)]
+    some = replace(some, classes=("happy",), labels=np.zeros_like(some.labels))
+    found, _ = explain_split(run, some, count=7, steps=2)
+    assert all(true == "happy" for true, *_ in found["errors"])
+    called = run.predictions("validation").probabilities.argmax(1)[part.labels == happy]
+    assert sum(count for *_, count, _ in found["errors"]) == (called != happy).sum()
+
+
 def test_a_map_counts_only_if_it_beats_both_baselines(split: tuple[dict, dict]) -> None:
     found = dict(split[0])
     found["methods"] = ["good", "centred", "unsure"]

@@ -49,7 +49,7 @@ def evaluate(
     Example: mien evaluate runs/A runs/B --data .data/fer2013 --corruptions --groups groups.csv
     """
     from mien.data import read
-    from mien.evaluation.class_map import map_classes, read_class_map
+    from mien.data.class_map import map_classes, read_class_map
     from mien.evaluation.evaluated import evaluate_models
     from mien.evaluation.groups import read_groups
     from mien.evaluation.openings import write_openings

@@ -19,7 +19,7 @@ import numpy as np
 
 from mien.data.faceset import FaceSet
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when a reader gives other pixels, labels or names than before."""
 
 COLUMNS = ("images", "labels", "names", "split", "groups", "origin")

@@ -197,7 +197,9 @@ def _classes(names: set[str]) -> tuple[tuple[str, ...], dict[str, int], tuple[st
         notes: tuple[str, ...] = ()
         if set(names) == set(official.NUMBERS):
             notes = ("the class folders 0 to 6 are read as the official numbers of FER-2013",)
-        return CLASSES, numbers, notes
+        there = sorted(set(numbers.values()))
+        classes = tuple(CLASSES[number] for number in there)
+        return classes, {name: there.index(numbers[name]) for name in numbers}, notes
     ordered = tuple(sorted(names, key=lambda name: (natural(name), name)))
     note = f"class names are not those of FER-2013; their order is {', '.join(ordered)}"
     return ordered, {name: number for number, name in enumerate(ordered)}, (note,)
@@ -253,7 +255,7 @@ def _empty_folders(
 ) -> tuple[str, ...]:
     """Folders of classes without a single image.
 
-    Where the classes are the official ones, a folder with any other name is none of them.
+    Where the classes are official ones, a folder with any other name is none of them.
     """
     filled = {path.rpartition("/")[0] for path in images}
     empty = []
@@ -263,6 +265,6 @@ def _empty_folders(
         ignored = not name or name.startswith(".") or folder.startswith(("__MACOSX", "."))
         if ignored or len(parts) != (2 if has_splits else 1) or name.lower() in SPLITS:
             continue
-        if classes != CLASSES or official.class_numbers([name]) is not None:
+        if not set(classes) <= set(CLASSES) or official.class_numbers([name]) is not None:
             empty.append(folder)
     return tuple(sorted(empty, key=natural))

@@ -36,8 +36,8 @@ def read(
     of a store (`read_to_store`) stay in its file.
 
     Where all class names are those of FER-2013 (or other names for them, such as ``happiness``),
-    classes have the official order and numbers; otherwise the natural order of their names.
-    `FaceSet.notes` says so, and how the counts differ from the official ones.
+    classes have the official order, without those that have no folder; otherwise the natural order
+    of their names. `FaceSet.notes` says so, and how the counts differ from the official ones.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mien.data.class_map import map_classes
 from mien.data.faceset import FaceSet
 from mien.errors import DataError
 from mien.explanation.faithfulness import (
@@ -127,10 +128,12 @@ def explain_split(
     the faces of the i-th, the most confident first.
     """
     if faces.labelled and faces.classes != run.classes:
-        raise DataError(
-            f"{faces.name}: has the classes {', '.join(faces.classes)}, and {run.name} was trained "
-            f"on {', '.join(run.classes)}; give a data set with the same"
-        )
+        if not set(faces.classes) <= set(run.classes):
+            raise DataError(
+                f"{faces.name}: has the classes {', '.join(faces.classes)}, and {run.name} was "
+                f"trained on {', '.join(run.classes)}; give a data set with the same"
+            )
+        faces, _ = map_classes(faces, run.classes, None)
     probabilities = _kept(run, faces)
     if probabilities is None:
         probabilities = predict_probabilities(run, faces, device)

@@ -112,7 +112,7 @@ def _by_class(faces: FaceSet, mapping: Mapping[str, str], source: str) -> dict[s
     target: dict[str, str] = {}
     for theirs, ours in mapping.items():
         name = theirs
-        if theirs not in faces.classes and faces.classes == CLASSES:
+        if theirs not in faces.classes and set(faces.classes) <= set(CLASSES):
             known = dict(zip(official.NUMBERS, CLASSES, strict=True)) | official.ALIASES
             name = known.get(theirs.strip().lower(), theirs)
         if target.get(name, ours) != ours:
