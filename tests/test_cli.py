@@ -412,3 +412,16 @@ def test_demo_and_study_are_run_as_commands_and_go_on(
     assert not list(Path().glob("others/*/weights.safetensors"))
     assert json.loads(Path("again/results.json").read_text())["scale"] == "cpu"
     assert pages == [Path("studies/demo"), Path("studies/demo"), Path("again")]
+
+
+def test_a_path_that_the_system_refuses_is_one_line_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 300)
+    for words in (
+        ("data", "info", path),
+        ("compare", path),
+        ("train", "--data", "drawn:70", "--runs", path),
+    ):
+        done = mien(*words)
+        assert done.returncode == 1
+        assert str(path) in done.stderr
+        assert "damaged" not in done.stderr

@@ -452,6 +452,14 @@ def test_a_name_that_is_no_utf8_is_written_in_another_way(tmp_path):
     root = classes(tmp_path / "set")
     os.rename(root / "sad" / "1.png", os.fsencode(root / "sad") + b"/caf\xe9.png")
     assert "caf\\xe9.png" in read(root).names
+    for split in (b"train", b"t\xe9st"):
+        shutil.copytree(root, os.fsdecode(os.fsencode(tmp_path / "two") + b"/" + split))
+        os.rename(
+            *(os.fsencode(tmp_path / "two") + b"/" + split + to for to in (b"/sad", b"/\xe9"))
+        )
+    two = read(tmp_path / "two")
+    assert two.classes == ("happy", "\\xe9")
+    assert two.splits == ("train", "t\\xe9st")
 
 
 def test_a_picture_beside_the_classes_is_left_out_in_an_outer_folder_too(tmp_path):

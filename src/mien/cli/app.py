@@ -90,6 +90,14 @@ def main() -> None:
     except MienError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except OSError as error:
+        if error.filename is None:  # nothing that the user named
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}; check the path and its permissions",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "mien"):

@@ -129,7 +129,7 @@ def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
         paths=ordered,
         names=_unique_names(ordered),
         labels=np.array([row[1] for row in rows], np.int64),
-        split=np.array([row[4] for row in rows]),
+        split=np.array([shown(row[4]) for row in rows]),
         classes=classes,
         empty=_empty_folders(images, folders, top, has_splits, classes),
         official=is_official,
@@ -201,8 +201,9 @@ def _classes(names: set[str]) -> tuple[tuple[str, ...], dict[str, int], tuple[st
         classes = tuple(CLASSES[number] for number in there)
         return classes, {name: there.index(numbers[name]) for name in numbers}, notes
     ordered = tuple(sorted(names, key=lambda name: (natural(name), name)))
-    note = f"class names are not those of FER-2013; their order is {', '.join(ordered)}"
-    return ordered, {name: number for number, name in enumerate(ordered)}, (note,)
+    classes = tuple(map(shown, ordered))
+    note = f"class names are not those of FER-2013; their order is {', '.join(classes)}"
+    return classes, {name: number for number, name in enumerate(ordered)}, (note,)
 
 
 @cache

@@ -75,7 +75,11 @@ class RunFolder(Generic[R]):
             log = [json.loads(line) for line in lines]
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{path}: is no {cls.KIND} (it has no run.json)") from None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be read ({error.strerror}); check its permissions"
+            ) from error
+        except ValueError as error:
             raise RunError(
                 f"{path}: is damaged ({error}); remove the folder and train again"
             ) from error
