@@ -11,8 +11,11 @@ The published figures come from
     python bench/inference.py --data .data/fer2013 --run runs/plain-81e1512c5f \\
         --out docs/results/inference.md
     python bench/inference.py --data .data/fer2013 --out docs/results/inference-packaged.md
+    python bench/inference.py --data .data/fer2013 --run runs/plain-81e1512c5f \\
+        runs/plain-w1.5-82f6a001c0 --views 2 --out docs/results/inference-precisions.md
 
-where the run is one of recipe `best`; without one it is the packaged model that is measured.
+where the runs are one of recipe `best` and one of `distilled`, the packaged model's; without a run
+it is the packaged model itself that is measured.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ from mien.runs.run import Run
 if TYPE_CHECKING:
     from mien.report.table import Table
 
-ONNX = {"onnx-fp32": "fp32", "onnx-fp16": "fp16", "onnx-int8": "int8"}
+PRECISIONS = ("fp32", "fp16", "int8-weights", "int8")  # those of mien.export.onnx, without torch
+ONNX = {f"onnx-{precision}": precision for precision in PRECISIONS}
 ENGINES = ("eager", "compiled", *ONNX)
 BATCHES = (1, 64)
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -54,12 +58,13 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Engine:
-    """What predicts: its name in `ENGINES`, a run folder or an ONNX file, device and threads."""
+    """What predicts: its name in `ENGINES`, run folders or an ONNX file, device, threads, views."""
 
     name: str
-    source: Path
+    sources: tuple[Path, ...]
     device: str
     threads: int
+    views: int = 1
 
 
 @dataclass
@@ -80,7 +85,7 @@ class Measured:
 def opened(engine: Engine) -> Predict:
     """The engine of this process: from uint8 ``[N, S, S(, 3)]`` to probabilities ``[N, C]``."""
     if engine.name in ONNX:
-        return load(engine.source, threads=engine.threads).predict_proba
+        return load(engine.sources[0], threads=engine.threads).predict_proba
     import torch
 
     from mien.export.graph import Graph, Member
@@ -88,11 +93,15 @@ def opened(engine: Engine) -> Predict:
     from mien.training.predict import load_model
 
     torch.set_num_threads(engine.threads)
-    run = Run.open(engine.source)
     torch.backends.cudnn.allow_tf32 = False  # float32 is to be float32 on an accelerator too
-    how = Normalisation.from_dict(run.info["normalisation"])
-    member = Member(load_model(run, engine.device), None, how, run.recipe.image_size)
-    whole: Any = Graph([member], temperature=1.0).eval()
+    members = []
+    for run in map(Run.open, engine.sources):
+        network, how = (
+            load_model(run, engine.device),
+            Normalisation.from_dict(run.info["normalisation"]),
+        )
+        members.append(Member(network, None, how, run.recipe.image_size, engine.views))
+    whole: Any = Graph(members, temperature=1.0).eval()
     if engine.name == "compiled":
         whole = torch.compile(whole, mode="reduce-overhead", dynamic=False)
 
@@ -172,28 +181,31 @@ def engines_of(
     RunError
         if the run cannot be used, or engines are asked for that need one and there is none.
     """
-    make = partial(Engine, threads=args.threads)
+    make = partial(Engine, threads=args.threads, views=args.views)
     if args.run is None:
         name = "onnx-" + load(PACKAGED).metadata["precision"]
-        if args.engines not in (None, [name]):
-            raise RunError(f"the packaged model is {name} alone; give a finished run with --run")
-        return [make(name, PACKAGED, "cpu")], {}
+        if args.engines not in (None, [name]) or args.views != 1:
+            raise RunError(
+                f"the packaged model is {name} alone, with views of its own; give finished runs "
+                "with --run"
+            )
+        return [make(name, (PACKAGED,), "cpu")], {}
     from mien.export.onnx import onnx_bytes
     from mien.export.parity import parity
     from mien.export.source import source_of
 
-    run, engines, refused = Run.open(args.run), [], {}
-    source = source_of(run, faces)
+    engines, refused = [], {}
+    source = source_of([Run.open(run) for run in args.run], faces, views=args.views)
     for name in args.engines or ENGINES:
         if name not in ONNX:
-            engines.append(make(name, args.run, args.device))
+            engines.append(make(name, tuple(args.run), args.device))
             continue
         file = folder / f"{name}.onnx"
         file.write_bytes(onnx_bytes(source, ONNX[name]))
         reason = parity(source, load(file, detector="none").predict_proba).reason(ONNX[name])
         if reason is not None:
             refused[name] = reason
-        engines.append(make(name, file, "cpu"))
+        engines.append(make(name, (file,), "cpu"))
     return engines, refused
 
 
@@ -254,7 +266,8 @@ def accuracy_table(
     for engine in engines:
         labels = found[engine.name].labels
         right = labels == faces.labels
-        size = engine.source.stat().st_size / 2**20 if engine.source.is_file() else None
+        file = engine.sources[0]
+        size = file.stat().st_size / 2**20 if file.is_file() else None
         row = [engine.name, right.mean(), wilson_interval(int(right.sum()), len(right))]
         row += [right[~seen].mean(), (labels == found[first].labels).mean(), size]
         rows.append(row)
@@ -278,7 +291,10 @@ def main(argv: Sequence[str] | None = None) -> str:
     import sheet
 
     parser = sheet.parser(__doc__)
-    parser.add_argument("--run", type=Path, help="a finished run; default: the packaged model")
+    parser.add_argument(
+        "--run", type=Path, nargs="+", help="finished runs, averaged; default: the packaged model"
+    )
+    parser.add_argument("--views", type=int, default=1, help="of an image, by the runs: 1, 2 or 10")
     parser.add_argument("--engines", nargs="+", choices=ENGINES, help="default: all of them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one batch in one round")
@@ -292,8 +308,10 @@ def main(argv: Sequence[str] | None = None) -> str:
     with tempfile.TemporaryDirectory() as folder:
         engines, refused = engines_of(args, faces, Path(folder))
         measured = measure(engines, validation.images, args.rounds, args.seconds)
+        names = " and ".join(run.name for run in args.run or ()) or "the packaged model"
+        views = f" with {args.views} views" if args.views > 1 else ""
         context = (
-            f"{args.run.name if args.run else 'the packaged model'}, {args.threads} threads, "
+            f"{names}{views}, {args.threads} threads, "
             f"{args.rounds} rounds of {args.seconds:g} seconds."
         )
         tables = [

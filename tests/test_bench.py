@@ -607,12 +607,38 @@ def test_inference_without_a_run_measures_the_packaged_model(bench: ModuleType) 
     faces = mien.draw_faces(140)["validation"]
     right = mien.load().predict_proba(faces.images).argmax(1) == faces.labels
     assert number(rows[0][9]) == pytest.approx(100 * right.mean(), abs=0.06)
-    with pytest.raises(RunError, match="give a finished run with --run"):
-        bench.inference.main([*SMALL, "--engines", "eager"])
+    for words in (["--engines", "eager"], ["--views", "2"]):
+        with pytest.raises(RunError, match="give finished runs with --run"):
+            bench.inference.main([*SMALL, *words])
+
+
+def test_inference_averages_runs_and_views_in_every_engine(
+    bench: ModuleType, tmp_path: Path
+) -> None:
+    faces = mien.draw_faces(140)
+    parts = faces["train"], faces["validation"]
+    runs = [
+        mien.fit(
+            mien.Recipe(width=0.1, image_size=32, epochs=1, lr=1e-2, seed=seed),
+            *parts, runs=tmp_path, device="cpu", progress="none",
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    words = ["--run", *(str(run.path) for run in runs), "--views", "2", "--rounds", "1"]
+    words += ["--seconds", "0.02", "--threads", "1"]
+    engines = ["--engines", "eager", "onnx-fp32", "onnx-int8-weights"]
+    text = bench.inference.main([*SMALL, *words, *engines])
+    right = predict_probabilities(runs, parts[1], views=2).argmax(1) == parts[1].labels
+    sizes, accuracies = {}, {}
+    for name, accuracy, _, _, _, size in rows_of(text, "What the engines say"):
+        sizes[name], accuracies[name] = size, number(accuracy)
+    assert accuracies["eager"] == accuracies["onnx-fp32"]
+    assert accuracies["eager"] == pytest.approx(100 * right.mean(), abs=0.06)
+    assert number(sizes["onnx-int8-weights"]) < number(sizes["onnx-fp32"])
 
 
 def test_inference_predicts_every_image_once_whatever_their_number(bench: ModuleType) -> None:
-    engine = bench.inference.Engine("onnx-fp16", bench.inference.PACKAGED, "cpu", 1)
+    engine = bench.inference.Engine("onnx-fp16", (bench.inference.PACKAGED,), "cpu", 1)
     images = mien.draw_faces(70).images
     expected = mien.load().predict_proba(images).argmax(1)
     for n in (1, 64, 70):

@@ -46,6 +46,9 @@ def test_each_trial_is_a_line_through_its_values_and_the_best_stands_out() -> No
     assert drawn == {(1, 1, 0.5, 0), (0, 0, 0.5, 1), (0, 1, 0.5, 0.5)}
     (best,) = [line for line in lines if line.get_linewidth() == 2]
     assert best.get_ydata()[-1] == 1
+    chosen = parallel_coordinates(None, LOW, chosen=2).lines
+    (other,) = [line for line in chosen if line.get_linewidth() == 2]
+    assert tuple(np.round(other.get_ydata(), 9)) == (0, 1, 0.5, 0.5)
     assert {"lr", "optimiser", "l2", "accuracy", "0.01", "0.1", "sgd", "50.0%"} <= set(texts(ax))
 
 

@@ -23,13 +23,16 @@ MOST_TICKS = 6
 
 
 @style()
-def parallel_coordinates(ax: Axes | None, trials: Sequence[Mapping[str, Any]]) -> Axes:
-    """A line for each trial through its values to its accuracy, the best standing out.
+def parallel_coordinates(
+    ax: Axes | None, trials: Sequence[Mapping[str, Any]], chosen: int | None = None
+) -> Axes:
+    """A line for each trial through its values to its accuracy, one of them standing out.
 
     Parameters
     ----------
     ax : where to draw; None makes a figure
     trials : measured alike, such as those of one rung; failed ones are left out
+    chosen : the number of the one that stands out; None, or one not among them, means the best
     """
     trials = _measured(trials)
     names = list(trials[0]["setting"])
@@ -45,14 +48,16 @@ def parallel_coordinates(ax: Axes | None, trials: Sequence[Mapping[str, Any]]) -
     ticks.append(
         [(0.0, f"{low:.1%}"), (1.0, f"{high:.1%}")] if low < high else [(0.5, f"{low:.1%}")]
     )
-    best = int(accuracy.argmax())
+    numbers = [trial["number"] for trial in trials]
+    out = numbers.index(chosen) if chosen in numbers else int(accuracy.argmax())
     for i in np.argsort(accuracy, kind="stable"):
         ax.plot(
             range(len(columns)),
             [column[i] for column in columns],
-            color=ATTENTION if i == best else palette[0],
-            alpha=1 if i == best else 0.15 + 0.6 * columns[-1][i],
-            linewidth=2 if i == best else 0.9,
+            color=ATTENTION if i == out else palette[0],
+            alpha=1 if i == out else 0.15 + 0.6 * columns[-1][i],
+            linewidth=2 if i == out else 0.9,
+            zorder=3 if i == out else 2,
         )
     for x, marks in enumerate(ticks):
         ax.axvline(x, color=FAINT, linewidth=0.7, zorder=0)

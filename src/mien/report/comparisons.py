@@ -59,7 +59,7 @@ def means(validation: Validation, context: str) -> Table:
         for score in ("accuracy", "balanced_accuracy", "macro_f1"):
             row += [model["summary"][score]["mean"], model["summary"][score]["std"]]
         rows.append([*row, model["summary"]["accuracy"]["folds"], model["recipe"]["epochs"]])
-    spread = Column("over folds ±", lambda value: f"{100 * value:.2f}", "points")
+    spread = Column("sd", lambda value: f"{100 * value:.2f}", "points")
     return Table(
         f"folds-{validation['key']}",
         f"{scheme_of(validation)[0].upper()}{scheme_of(validation)[1:]}: means over the folds",
@@ -70,7 +70,7 @@ def means(validation: Validation, context: str) -> Table:
             Column("balanced accuracy", percent, "%"),
             spread,
             Column("macro F1", decimals(3)),
-            Column("over folds ±", decimals(4)),
+            Column("sd", decimals(4)),
             Column("folds", count),
             Column("epochs", count),
         ],

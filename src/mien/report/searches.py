@@ -238,9 +238,10 @@ def _figures(search: Search) -> Iterator[Figure]:
     lowest = rungs[min(counts)]
     yield Figure(
         f"search-parallel-{key}",
-        f"{title}: every setting and its accuracy after {lowest}",
+        f"{title}: every setting and its accuracy after {lowest}; the setting chosen in the end "
+        "stands out",
         f"A line for each of {len(widest)} settings through its hyperparameters.",
-        figure_of(plots.parallel_coordinates(None, widest)),
+        figure_of(plots.parallel_coordinates(None, widest, search["best"]["number"])),
     )
     for name in search["space"]["parameters"]:
         yield Figure(
