@@ -451,7 +451,10 @@ def test_two_settings_of_a_model_are_two_rows_with_two_names(tmp_path):
 def test_models_trained_on_another_machine_say_on_which():
     results = made_up_results()
     results["models"][0]["hardware"] = {"accelerator": "Fast One", "cpu": "x", "threads": 2}
-    assert "Fast One, 2 threads and Two-Core 2000, 2 threads" in page_of(results)
+    results["hardware"]["instructions"] = ["avx2", "avx512_f"]
+    page = page_of(results)
+    assert "Fast One, 2 threads and Two-Core 2000, 2 threads" in page
+    assert "Two-Core 2000, 2 cores, avx2, avx512_f" in page
     assert rows_of(results, "runs")[0]["machine"] == "Fast One, 2 threads"
 
 

@@ -58,7 +58,7 @@ def not_run(results: Results) -> Table:
 def provenance(results: Results) -> Table:
     """Hardware, versions, protocol, data, command."""
     data, hardware = results["data"], results["hardware"]
-    memory = hardware.get("memory_gb")
+    memory, instructions = hardware.get("memory_gb"), hardware.get("instructions", ())
     trained_on = [model.get("hardware") or {} for model in finished(results)]
     accelerators = dict.fromkeys(a for found in trained_on if (a := found.get("accelerator")))
     rows = [
@@ -69,7 +69,10 @@ def provenance(results: Results) -> Table:
         ["data", f"{data['name']} from {data['source']}, fingerprint {data['fingerprint']}"],
         ["images", f"{data['images']:,} of {data['size']} pixels, {data['channels']} channel(s)"],
         *([f"split for {what}", split or "none"] for what, split in data["roles"].items()),
-        ["processor", f"{hardware.get('cpu')}, {hardware.get('cores')} cores"],
+        [
+            "processor",
+            ", ".join([f"{hardware.get('cpu')}, {hardware.get('cores')} cores", *instructions]),
+        ],
         ["threads", str(hardware.get("threads"))],
         ["memory", "unknown" if is_missing(memory) else f"{memory} GB"],
         ["accelerator", ", ".join(accelerators) or "none"],

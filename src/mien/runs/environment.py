@@ -16,6 +16,9 @@ from mien.errors import OutOfMemory, RunError
 if TYPE_CHECKING:
     import torch
 
+INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")
+"""Those by which processors of one name differ most in speed, as `torch.cpu` calls them."""
+
 PACKAGES = ("mien", "torch", "torchvision", "timm", "numpy", "opencv-python-headless")
 
 
@@ -97,8 +100,10 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     """Processor, cores, threads of torch, memory in GiB and, where one is used, the accelerator."""
     import torch
 
+    known = torch.cpu.get_capabilities()
     return {
         "cpu": _processor(),
+        "instructions": [name for name in INSTRUCTIONS if known.get(name)],
         "cores": cores(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
