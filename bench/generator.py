@@ -6,13 +6,14 @@ gradient penalties where a step has them. The loop also takes and augments the i
 generator and moves the weights. They take turns of as many steps as have one penalty, so that an
 accelerator is not waited for in between. The published figure comes from
 
-    python bench/generator.py --data .data/fer2013 --generators small --steps 40 --threads 2 \\
+    python bench/generator.py --data .data/fer2013 --precisions fp32 bf16 --steps 40 --threads 2 \\
         --out docs/results/generator-rates.md
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from statistics import median
 
 import sheet
@@ -37,9 +38,10 @@ def passes(
     noise = torch.randn(len(labels), training.recipe.latent, device=training.device)
     of_discriminator, of_generator = training.losses
     generator, discriminator = training.generator, training.discriminator
-    generated = generator(noise, labels)
     discriminator.requires_grad_(True)
-    both = discriminator(torch.cat((real, generated.detach())), labels.repeat(2))
+    with training.autocast():
+        generated = generator(noise, labels)
+        both = discriminator(torch.cat((real, generated.detach())), labels.repeat(2))
     loss = of_discriminator(*both.split(len(labels)))
     if penalised:
         for weight, images in ((training.recipe.r1, real), (training.recipe.r2, generated)):
@@ -47,7 +49,9 @@ def passes(
                 loss = loss + weight * gradient_penalty(discriminator, images, labels)
     loss.backward()
     discriminator.requires_grad_(False)
-    of_generator(both[: len(labels)].detach(), discriminator(generated, labels)).backward()
+    with training.autocast():
+        called = discriminator(generated, labels)
+    of_generator(both[: len(labels)].detach(), called).backward()
     for network in (generator, discriminator):
         network.zero_grad(set_to_none=True)
 
@@ -85,23 +89,27 @@ def main(argv: Sequence[str] | None = None) -> str:
     """Measure and publish the sheet, which is returned."""
     parser = sheet.parser(__doc__)
     parser.add_argument("--generators", nargs="+", default=["small"], choices=list(GENERATORS))
+    parser.add_argument(
+        "--precisions", nargs="+", default=["fp32"], choices=GeneratorRecipe.CHOICES["precision"]
+    )
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--rounds", type=int, default=3)
     args = sheet.parse(parser, argv, "generator")
 
     faces, parts = roles(read(args.data))
     train, rows = faces[parts.train], []
-    for name in args.generators:
-        recipe = GENERATORS[name].but(image_size=train.size)
+    for name, precision in product(args.generators, args.precisions):
+        recipe = GENERATORS[name].but(image_size=train.size, precision=precision)
         found = [rates(recipe, train, args.steps, args.device) for _ in range(args.rounds)]
         shares = [loop / alone for alone, loop in found]
         alone, loop = (median(way) for way in zip(*found, strict=True))
-        rows.append([name, recipe.batch_size, alone, loop, median(shares), min(shares)])
+        rows.append([name, precision, recipe.batch_size, alone, loop, median(shares), min(shares)])
     table = Table(
         "generator-rates",
         "Real images per second in training the generator.",
         [
             Column("generator"),
+            Column("precision"),
             Column("batch", count),
             Column("(a) passes alone", count),
             Column("(b) loop", count),

@@ -162,9 +162,13 @@ def test_trouble_is_named_with_the_class_it_befell() -> None:
     assert "10 %" in collapsed
 
 
-def test_a_generator_learns_which_class_lies_and_which_stands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_generator_learns_which_class_lies_and_which_stands(
+    tmp_path: Path, precision: str
+) -> None:
     train = bars(128)
     recipe = TINY.but(epochs=40, lr=2e-3, lr_discriminator=2e-3, beta1=0.5, r1=0.0)
+    recipe = recipe.but(precision=precision)
     run = fit_generator(recipe, train, runs=tmp_path, device="cpu", progress="none")
     made = generate(run, np.array([100, 100]))
     # Along a bar the light changes less than across it.
@@ -174,6 +178,34 @@ def test_a_generator_learns_which_class_lies_and_which_stands(tmp_path: Path) ->
     # steps' faces are right depends on how the processor rounds.
     assert (stands[0] > 0).mean() > 0.7
     assert (stands[1] < 0).mean() > 0.7
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+def test_in_bfloat16_the_first_step_is_near_and_what_must_be_exact_stays_float32(
+    spectral: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penalties = []
+
+    def watched(*args: torch.Tensor) -> torch.Tensor:
+        penalties.append(gradient_penalty(*args))
+        return penalties[-1]
+
+    monkeypatch.setattr(gan_training, "gradient_penalty", watched)
+    found = {}
+    for precision in ("fp32", "bf16"):
+        recipe = TINY.but(precision=precision, spectral_norm=spectral)
+        training = gan_training.GeneratorTraining(recipe, bars(), torch.device("cpu"))
+        with training.autocast():
+            labels = torch.tensor([0, 1])
+            images = training.generator(torch.zeros(2, 8), labels)
+            assert images.dtype == training.discriminator(images, labels).dtype == torch.float32
+        found[precision] = training.step(torch.arange(16), torch.Generator().manual_seed(0), True)
+        weights = (*training.generator.parameters(), *training.discriminator.parameters())
+        assert {weight.dtype for weight in weights} == {torch.float32}
+    assert not torch.equal(found["bf16"], found["fp32"])
+    torch.testing.assert_close(found["bf16"][:2], found["fp32"][:2], rtol=0.05, atol=0.02)
+    real, _, same_real, _ = penalties
+    torch.testing.assert_close(same_real, real, rtol=1e-4 if not spectral else 0.02, atol=0)
 
 
 def test_asked_again_the_same_generator_is_returned(tmp_path: Path) -> None:

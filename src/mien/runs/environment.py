@@ -22,6 +22,10 @@ INSTRUCTIONS = ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "neon", "sve")
 PACKAGES = ("mien", "torch", "torchvision", "timm", "numpy", "opencv-python-headless")
 
 
+EMULATED = "this processor emulates bf16 several times as slowly; fp32 is faster here"
+"""What to say where `emulates_bfloat16`."""
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -27,6 +27,7 @@ class GeneratorRecipe(Settings):
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "conditioning": ("projection", "embedding"),
         "objective": ("minimax", "hinge", "relativistic"),
+        "precision": ("fp32", "bf16"),
     }
     BOUNDS: ClassVar[Mapping[str, tuple[float, float]]] = {
         "image_size": (16, 256), "width": (4, 512), "depth": (0, 4), "latent": (2, 1024),
@@ -59,6 +60,7 @@ class GeneratorRecipe(Settings):
     beta1: float = 0.0  # Adam's
     beta2: float = 0.99
     ema: float = 0.999  # decay of the averaged generator per step; 0: none
+    precision: str = "fp32"  # bf16 pays where the processor or accelerator has it
     seed: int = 0
 
     # differentiable augmentation, of real and generated images alike (Zhao et al., 2020)

@@ -83,7 +83,7 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
     settings = recipe.changed()
     settings.pop("generator", None)
     if recipe.generate:
-        settings["generator"] = generator_recipe(recipe.generator).to_dict()
+        settings["generator"] = generator_recipe(recipe.generator).changed()
     if recipe.weights not in ("none", "imagenet"):
         settings["weights"] = _start_digest(recipe.weights)
     if recipe.teacher:

@@ -26,6 +26,7 @@ from mien.runs.atomic import write_bytes
 from mien.runs.averaging import WeightAverage, averaged
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
 from mien.runs.environment import (
+    EMULATED,
     emulates_bfloat16,
     hardware,
     peak_memory,
@@ -199,9 +200,7 @@ class Training:
         if self.epoch:
             progress.say(f"{run.path}: going on after epoch {self.epoch} of {recipe.epochs}")
         if recipe.precision == "bf16" and emulates_bfloat16(self.device):
-            progress.say(
-                "this processor emulates bf16 several times as slowly; fp32 is faster here"
-            )
+            progress.say(EMULATED)
         reset_peak_memory(str(self.device))
         try:
             with progress:

@@ -71,7 +71,7 @@ class Generator(nn.Module):
             maps = up(F.relu(norm(maps, labels)))
             for residual in residuals:  # type: ignore[attr-defined]
                 maps = residual(maps, labels)
-        return maps.sigmoid()
+        return maps.float().sigmoid()  # also where the maps are in bfloat16
 
 
 class Residual(nn.Module):
@@ -149,8 +149,9 @@ class Discriminator(nn.Module):
         maps = F.leaky_relu(self.last(maps), SLOPE)
         # Summed over its places, or without these two layers, a map does not tell one face from
         # another, and the generator makes all of a class alike.
-        features = F.leaky_relu(self.features(maps.flatten(1)), SLOPE)
-        logits = self.linear(features)[:, 0]
-        if self.projection is not None:
-            logits = logits + (self.projection(labels) * features).sum(1)
+        with torch.autocast(maps.device.type, enabled=False):  # bfloat16 would round logits apart
+            features = F.leaky_relu(self.features(maps.float().flatten(1)), SLOPE)
+            logits = self.linear(features)[:, 0]
+            if self.projection is not None:
+                logits = logits + (self.projection(labels) * features).sum(1)
         return logits

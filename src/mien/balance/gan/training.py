@@ -22,7 +22,14 @@ from mien.images.tensors import as_float, as_tensor, brought
 from mien.runs.atomic import remove_leftovers, write_bytes
 from mien.runs.averaging import WeightAverage, averaged
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
-from mien.runs.environment import choose_device, hardware, versions, within_memory
+from mien.runs.environment import (
+    EMULATED,
+    choose_device,
+    emulates_bfloat16,
+    hardware,
+    versions,
+    within_memory,
+)
 from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.lock import locked
 from mien.runs.progress import TrainingProgress
@@ -169,6 +176,8 @@ class GeneratorTraining:
         progress = TrainingProgress("generator", recipe.epochs, self.steps, self.epoch, show)
         if self.epoch:
             progress.say(f"{run.path}: going on after epoch {self.epoch} of {recipe.epochs}")
+        if recipe.precision == "bf16" and emulates_bfloat16(self.device):
+            progress.say(EMULATED)
         try:
             with progress:
                 while self.epoch < recipe.epochs and not self._lost():
@@ -220,10 +229,13 @@ class GeneratorTraining:
         )
         real = brought(self.images[rows], self.device)
         real = augment(as_float(real), self.settings, generator)
-        generated = augment(self.generator(noise, labels), self.settings, generator)
+        with self.autocast():
+            generated = self.generator(noise, labels)
+        generated = augment(generated, self.settings, generator)
 
         discriminator.requires_grad_(True)
-        logits = discriminator(torch.cat((real, generated.detach())), labels.repeat(2))
+        with self.autocast():
+            logits = discriminator(torch.cat((real, generated.detach())), labels.repeat(2))
         on_real, on_generated = logits.split(len(rows))
         loss = whole = of_discriminator(on_real, on_generated)
         if penalised:
@@ -238,7 +250,9 @@ class GeneratorTraining:
         # Where the generator's loss needs logits of real images, those of a step before do as well.
         on_real, on_generated = on_real.detach(), on_generated.detach()
         discriminator.requires_grad_(False)
-        fooling = of_generator(on_real, discriminator(generated, labels))
+        with self.autocast():
+            called = discriminator(generated, labels)
+        fooling = of_generator(on_real, called)
         self.for_generator.zero_grad(set_to_none=True)
         fooling.backward()
         self.for_generator.step()
@@ -246,6 +260,11 @@ class GeneratorTraining:
             self.average.update()
         right = told_apart(recipe.objective, on_real, on_generated)
         return torch.stack((loss.detach(), fooling.detach(), *right))
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the networks' passes; those of the penalties are always in float32."""
+        on = self.recipe.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
     def _train_epoch(self, progress: TrainingProgress) -> None:
         recipe, run = self.recipe, self.run
