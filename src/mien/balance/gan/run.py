@@ -20,7 +20,7 @@ from mien.runs.run import digest_of
 FORMAT = 1
 """Version of the folder's layout; one of another version is refused."""
 
-GENERATOR_CODE = 1
+GENERATOR_CODE = 2
 """Version of what training computes. Raise it when a recipe would give another generator."""
 
 
