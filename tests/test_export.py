@@ -20,6 +20,7 @@ from mien.errors import DataError, RunError
 from mien.export import calibrate, compare_precisions, export_onnx, export_program, parity
 from mien.export.attention import attention_of
 from mien.export.calibration import threshold_for
+from mien.export.onnx import onnx_bytes
 from mien.export.parity import Parity
 from mien.export.source import source_of
 from mien.export.temperature import fit_temperature, soften
@@ -145,6 +146,15 @@ def test_int8_computes_in_8_bits(
     kinds = {t.data_type for t in onnx.load(tmp_path / "small.onnx").graph.initializer}
     assert onnx.TensorProto.INT8 in kinds
     assert found["largest_difference"] < 0.2
+
+
+def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(run: Run, faces: FaceSet) -> None:
+    content = onnx_bytes(source_of([run, run], faces, views=2), "int8")
+    graph = onnx.load_from_string(content).graph
+    tensors = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    large = [(tensor.shape, tensor.tobytes()) for tensor in tensors if tensor.size >= 256]
+    assert large
+    assert len(set(large)) == len(large)
 
 
 def test_a_file_that_gives_something_else_is_refused_and_not_written(

@@ -168,6 +168,7 @@ def _finished(path: Path, provenance: dict[str, str]) -> bytes:
     from onnx import helper
 
     model = onnx.load(path)
+    _merge_equal(model.graph)
     if provenance["precision"] in ("fp16", "int8-weights"):
         _store_smaller(model.graph, in_8_bits=provenance["precision"] == "int8-weights")
     for node in model.graph.node:  # the exporter notes the lines of code it came from
@@ -177,6 +178,23 @@ def _finished(path: Path, provenance: dict[str, str]) -> bytes:
     helper.set_model_props(model, provenance)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _merge_equal(graph: Any) -> None:
+    """Keep one of equal tensors: quantisation has weights anew for every view of an image."""
+    from onnx import numpy_helper
+
+    first: dict[tuple[Any, ...], str] = {}
+    kept, name_of = [], {}
+    for tensor in graph.initializer:
+        key = (tensor.data_type, tuple(tensor.dims), numpy_helper.to_array(tensor).tobytes())
+        name_of[tensor.name] = first.setdefault(key, tensor.name)
+        if name_of[tensor.name] == tensor.name:
+            kept.append(tensor)
+    for node in graph.node:
+        node.input[:] = [name_of.get(name, name) for name in node.input]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _store_smaller(graph: Any, *, in_8_bits: bool) -> None:
