@@ -97,11 +97,9 @@ def opened(engine: Engine) -> Predict:
     torch.backends.cudnn.allow_tf32 = False  # float32 is to be float32 on an accelerator too
     members = []
     for run in map(Run.open, engine.sources):
-        network, how = (
-            load_model(run, engine.device),
-            Normalisation.from_dict(run.info["normalisation"]),
-        )
-        members.append(Member(network, None, how, run.recipe.image_size, engine.views))
+        how = Normalisation.from_dict(run.info["normalisation"])
+        size = run.recipe.image_size
+        members.append(Member(load_model(run, engine.device), None, how, size, engine.views))
     whole: Any = Graph(members, temperature=1.0).eval()
     if engine.name == "compiled":
         whole = torch.compile(whole, mode="reduce-overhead", dynamic=False)
