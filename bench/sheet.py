@@ -53,7 +53,7 @@ def publish(
         f"# {title}",
         "",
         *(f"- {line}" for line in about),
-        f"- machine: {machine['cpu']} ({', '.join(machine['instructions'])}), "
+        f"- machine: {', '.join([machine['cpu'], *machine['instructions']])}, "
         f"{machine['cores']} cores, {machine['memory_gb']} GiB; "
         f"accelerator: {machine['accelerator'] or 'none'}; threads of torch: {machine['threads']}",
         f"- other work on the machine at the start: load average {args.load:.2f}",

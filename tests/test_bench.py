@@ -25,6 +25,7 @@ import mien
 from mien.detection import Found
 from mien.errors import RunError, RunInUseError
 from mien.evaluation.schemes import five_by_two, k_fold
+from mien.export.onnx import PRECISIONS
 from mien.export.source import Source
 from mien.images import normalisation
 from mien.models import create_model, registry
@@ -598,6 +599,10 @@ def test_inference_shows_every_engine_in_a_process_of_its_own_and_what_is_refuse
     same = (said["onnx-fp32"] == said["eager"]).mean()
     agreement = [number(row[4]) for row in rows_of(text, "What the engines say")]
     assert agreement == pytest.approx([100, 100 * same], abs=0.06)
+
+
+def test_inference_knows_every_precision(bench: ModuleType) -> None:
+    assert bench.inference.PRECISIONS == PRECISIONS
 
 
 def test_inference_without_a_run_measures_the_packaged_model(bench: ModuleType) -> None:

@@ -167,8 +167,8 @@ def test_a_generator_learns_which_class_lies_and_which_stands(
     tmp_path: Path, precision: str
 ) -> None:
     train = bars(128)
-    recipe = TINY.but(epochs=40, lr=2e-3, lr_discriminator=2e-3, beta1=0.5, r1=0.0)
-    recipe = recipe.but(precision=precision)
+    rates = {"lr": 2e-3, "lr_discriminator": 2e-3}
+    recipe = TINY.but(epochs=40, **rates, beta1=0.5, r1=0.0, precision=precision)
     run = fit_generator(recipe, train, runs=tmp_path, device="cpu", progress="none")
     made = generate(run, np.array([100, 100]))
     # Along a bar the light changes less than across it.

@@ -183,7 +183,7 @@ def test_some_of_the_seven_keep_their_official_order_and_are_all_the_classes(tmp
     faces = read(classes(tmp_path / "set", ("sadness", "happiness")))
     assert faces.classes == ("happy", "sad")
     absent = "angry, disgust, fear, surprise, neutral"
-    assert f"no folder of {absent}: these are no classes of the set" in faces.notes
+    assert f"no image of {absent}: these are no classes of the set" in faces.notes
     np.testing.assert_array_equal(faces.counts(), [3, 3])
     np.testing.assert_array_equal(faces.images[:3], [pixels(100 + n) for n in range(3)])
 

@@ -200,7 +200,7 @@ def _classes(names: set[str]) -> tuple[tuple[str, ...], dict[str, int], tuple[st
         there = sorted(set(numbers.values()))
         classes = tuple(CLASSES[number] for number in there)
         if absent := [name for name in CLASSES if name not in classes]:
-            notes = (f"no folder of {', '.join(absent)}: these are no classes of the set",)
+            notes = (f"no image of {', '.join(absent)}: these are no classes of the set",)
         return classes, {name: there.index(numbers[name]) for name in numbers}, notes
     ordered = tuple(sorted(names, key=lambda name: (natural(name), name)))
     classes = tuple(map(shown, ordered))
