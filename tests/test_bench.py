@@ -429,6 +429,23 @@ def test_speedrun_trains_every_seed_and_says_whether_the_target_was_reached(
     assert "NOT reached" in text
 
 
+def test_speedrun_answers_with_the_views_asked_for(
+    bench: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, predict = [], bench.speedrun.predict_probabilities
+
+    def noted(*args: object, **kwargs: int) -> np.ndarray:
+        used.append(kwargs["views"])
+        return predict(*args, **kwargs)
+
+    monkeypatch.setattr(bench.speedrun, "predict_probabilities", noted)
+    small = ["width=0.1", "image_size=32", "epochs=1"]
+    asked = ["--images", "5", "--seeds", "1", "--views", "2"]
+    text = bench.speedrun.main([*SMALL, *asked, "--set", *small])
+    assert used == [2]
+    assert "views of a face: 2" in text
+
+
 def test_every_change_of_the_ablation_is_one(bench: ModuleType) -> None:
     for base in (bench.ablation.BASE, bench.ablation.BASE.but(width=0.25)):
         for name in bench.ablation.CHANGES:
