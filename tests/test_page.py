@@ -258,16 +258,21 @@ def test_a_picture_that_is_one_face_can_be_said_to_be_so(
     assert browser.status() == "1 face: dark 100 %."
 
 
-def test_what_is_no_picture_is_said_aloud_and_not_sent(
-    browser: Browser, url: str, tmp_path: Path
+def test_what_is_no_picture_is_said_aloud_and_neither_shown_nor_sent(
+    browser: Browser, url: str, grey: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "note.txt").write_text("hello")
     ready(browser, url)
+    browser.choose(grey)
+    browser.wait(FACES)
+    browser.events.clear()
     browser.choose(tmp_path / "note.txt")
     browser.wait("document.getElementById('status').classList.contains('bad')")
     assert browser.status() == "note.txt is no picture that the browser can show."
     sent = [e for e in browser.events if e["method"] == "Network.requestWillBeSent"]
     assert not any("/v1/predict" in event["params"]["request"]["url"] for event in sent)
+    hidden = [browser.js(f"document.getElementById('{id}').hidden") for id in ("frame", "empty")]
+    assert hidden == [True, False]
 
 
 def test_a_picture_may_be_dropped(browser: Browser, url: str) -> None:

@@ -221,6 +221,12 @@ function show(element, width, height, mirrored) {
   frame.classList.toggle("mirrored", mirrored);
 }
 
+function showNothing() {
+  chosen = null;
+  frame.hidden = true;
+  $("empty").hidden = false;
+}
+
 // --- a picture --------------------------------------------------------------------------------
 
 async function take(file) {
@@ -235,6 +241,7 @@ async function take(file) {
   stage.classList.add("busy");
   try {
     await photo.decode().catch(() => {
+      if (number === asked) showNothing();
       throw new Refusal(`${file.name || "This"} is no picture that the browser can show.`, 0);
     });
     show(photo, photo.naturalWidth, photo.naturalHeight, false);
@@ -330,8 +337,7 @@ function stopCamera() {
   camera = null;
   video.srcObject = null;
   clear();
-  frame.hidden = true;
-  $("empty").hidden = false;
+  showNothing();
   $("rate").textContent = "";
   $("camera").setAttribute("aria-pressed", "false");
   $("camera").textContent = "Use the camera";
