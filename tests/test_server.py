@@ -577,7 +577,10 @@ def test_the_page_and_the_docs_name_no_other_host(client: TestClient) -> None:
 def test_openapi_describes_what_is_answered(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
     predict = described["paths"]["/v1/predict"]["post"]
-    assert set(predict["requestBody"]["content"]) == {"multipart/form-data", "application/json"}
+    bodies = predict["requestBody"]["content"]
+    assert set(bodies) == {"multipart/form-data", "application/json"}
+    for body in bodies.values():
+        assert all(part["description"] for part in body["schema"]["properties"].values())
     assert set(predict["responses"]) >= {"200", "400", "401", "413", "415", "422", "503"}
     assert set(predict["responses"]["422"]["content"]) == {"application/problem+json"}
     assert set(predict["responses"]["200"]["content"]) == {"application/json"}

@@ -103,9 +103,12 @@ BODY: dict[str, Any] = {
                         "images": {
                             "type": "array",
                             "items": {"type": "string", "contentEncoding": "base64"},
+                            "description": "one or more files, each as base64",
                         },
                         "boxes": {
                             "type": "array",
+                            "description": "for each picture a list of [x, y, width, height], or "
+                            "null to have faces found",
                             "items": {
                                 "type": ["array", "null"],
                                 "items": {
