@@ -27,6 +27,7 @@ from statsmodels.stats.proportion import proportion_confint
 from mien.cli import app, main
 from mien.data import draw_faces
 from mien.runs.run import Run
+from mien.study.scales import scales
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -287,6 +288,12 @@ RECORDED = {
     "`scratch`": "plain-w2-e966616ef6",
 }
 """Rows of the README's table of results, and the records that they are read from."""
+
+
+def test_the_readmes_six_are_those_that_the_study_trains_on_a_processor() -> None:
+    records = [ROOT / "docs" / "results" / "runs" / name for name in list(RECORDED.values())[:6]]
+    recipes = [planned.recipe for planned in scales()["cpu"].plan]
+    assert [Run.open(record).recipe for record in records] == recipes
 
 
 @pytest.mark.parametrize("row", RECORDED)

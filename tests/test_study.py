@@ -22,6 +22,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 from mien.runs.store import RunStore
 from mien.study import balancing
+from mien.study import study as study_module
 from mien.study.scales import (
     SIX,
     Compared,
@@ -208,6 +209,19 @@ def test_a_record_counts_as_its_run_done(faces: FaceSet, tmp_path: Path) -> None
     )
     assert second["models"][0]["metrics"] == first["models"][0]["metrics"]
     assert not (tmp_path / "elsewhere" / "runs").exists()
+
+
+def test_what_is_not_done_is_trained_in_float32_where_bfloat16_is_emulated(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = TINY.but(precision="bf16")
+    monkeypatch.setattr(study_module, "emulates_bfloat16", lambda device: False)
+    study(faces, tiny_scale(half), tmp_path)
+    monkeypatch.setattr(study_module, "emulates_bfloat16", lambda device: True)
+    found = study(faces, tiny_scale(half, half.but(attention="cbam")), tmp_path)
+    assert [model["state"] for model in found["models"]] == ["finished"] * 2
+    assert [model["recipe"]["precision"] for model in found["models"]] == ["bf16", "fp32"]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
 
 
 def test_a_model_that_fails_is_said_to_be_not_run_and_the_others_are_trained(

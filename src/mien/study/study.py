@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,12 @@ from mien.data.faceset import FaceSet
 from mien.data.splits import roles, sample_rows
 from mien.errors import DataError, MienError
 from mien.executors import Executor, Local
-from mien.runs.environment import cores, trainings_at_once
+from mien.runs.environment import (
+    choose_device,
+    cores,
+    emulates_bfloat16,
+    trainings_at_once,
+)
 from mien.study.balancing import balance_classes
 from mien.study.further import Means, development, search, validate
 from mien.study.results import StudyResults
@@ -45,6 +51,9 @@ def run_study(
     A training that was done before (its run, or a record of it) is taken as it is, and one that
     was interrupted goes on, so the same call may be repeated at any time. The results are written
     anew after every training, so that a report can be made of a study that is not complete.
+
+    What is planned in bfloat16 and not yet done is trained in float32 where this machine's
+    processor emulates bfloat16, which takes it several times as long.
 
     Parameters
     ----------
@@ -83,6 +92,11 @@ def run_study(
     plan = [*scale.plan, *extra]
     train = faces[rows]
     results = StudyResults(faces, parts, train, scale, plan, out, runs, records, command, source)
+    if executor is None and emulates_bfloat16(choose_device(device)):
+        results.plan = plan = [
+            planned if results.run_of(planned) else _in_single_precision(planned)
+            for planned in plan
+        ]
     missing = [planned for planned in plan if results.run_of(planned) is None]
     print(f"study: {len(plan) - len(missing)} of {len(plan)} trainings are done", file=sys.stderr)
     results.write()
@@ -129,6 +143,10 @@ def run_study(
     )
     results.write(measure=True)
     return out / "results.json"
+
+
+def _in_single_precision(planned: Planned) -> Planned:
+    return replace(planned, recipe=planned.recipe.but(precision="fp32"))
 
 
 def _go_further(results: StudyResults, faces: FaceSet, means: Means) -> None:
