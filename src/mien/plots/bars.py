@@ -175,7 +175,12 @@ def class_values(
 
 def _beside(ax: Axes, x: float, y: float, text: str) -> None:
     ax.annotate(
-        text, (x, y), xytext=(3, 0), textcoords="offset points", va="center_baseline", fontsize=7
+        text,
+        (max(x, 0), y),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center_baseline",
+        fontsize=7,
     )
 
 

@@ -72,7 +72,7 @@ def generator_quality(
         axes = list(blank_figure(WIDTH, 2 * height).subplots(2, 1))
 
     def number(_: str, value: float) -> str:
-        return "too few" if np.isnan(value) else f"{value:.1f}"
+        return "too few" if np.isnan(value) else f"{value:,.1f}"
 
     def share(_: str, value: float) -> str:
         return "none" if np.isnan(value) else f"{value:.0%}"

@@ -44,7 +44,8 @@ def sample_sheet(
     picture = np.concatenate([mosaic(row, columns) for row in rows])
     height = picture.shape[0] / len(rows)
     if figure is None:
-        figure = blank_figure(WIDTH, (WIDTH - 0.7) * picture.shape[0] / picture.shape[1] + 0.1)
+        width = WIDTH - 0.2 - 0.064 * max(map(len, row_titles))  # beside the titles, in inches
+        figure = blank_figure(WIDTH, width * picture.shape[0] / picture.shape[1] + 0.1)
     ax = figure.add_subplot()
     _show(ax, picture)
     ax.set_yticks((np.arange(len(rows)) + 0.5) * height - 0.5, list(row_titles))

@@ -75,11 +75,11 @@ def quality(balance: Balance, where: str) -> Table:
     def values(title: str, of_all: Any, of_class: list[Any]) -> list[Any]:
         return [title, of_all, *of_class]
 
-    def pick(key: str, inner: str, show: Any, pair: bool = False) -> list[Any]:
+    def pick(key: str, inner: str, show: Any) -> list[Any]:
         return [show(c[key][inner]) if c[key] else None for c in per_class]
 
     def milli(value: float) -> str:
-        return f"{1000 * value:.1f}"
+        return f"{1000 * value:,.1f}"
 
     def share(value: float | None) -> str | None:
         return None if value is None else percent(value)
@@ -90,7 +90,9 @@ def quality(balance: Balance, where: str) -> Table:
         return f"{measured['generated_median'] / measured['held_out_median']:.2f}"
 
     rows = [
-        values("faces on a side", found["fid"] and found["fid"]["n"], pick("kid", "n", int)),
+        values(
+            "faces on a side", found["fid"] and count(found["fid"]["n"]), pick("kid", "n", count)
+        ),
         values("KID x 1,000", None, pick("kid", "generated", milli)),
         values("KID x 1,000, real against real", None, pick("kid", "real", milli)),
         values("... its deviation", None, pick("kid", "real_sd", milli)),
