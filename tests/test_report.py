@@ -282,6 +282,17 @@ def test_the_table_without_the_copies_is_another_one(study):
         assert row["n"] == "370"
 
 
+def test_where_there_are_no_copies_no_table_leaves_them_out():
+    results = made_up_results()
+    for model in results["models"]:
+        of_split = model["metrics"]["PublicTest"]
+        of_split["without_copies"] = of_split["all"]
+    tables = all_tables(results)
+    assert "results-PublicTest-without-copies" not in tables
+    assert "None of these images stands" in tables["results-PublicTest"].to_html()
+    assert "None of these images stands" not in page_of(made_up_results())
+
+
 def test_cbam_is_compared_class_by_class_with_its_own_network(study):
     out, results, _ = study
     rows = rows_of(out, "cbam-by-class")

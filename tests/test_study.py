@@ -212,7 +212,10 @@ def test_a_record_counts_as_its_run_done(faces: FaceSet, tmp_path: Path) -> None
 
 
 def test_what_is_not_done_is_trained_in_float32_where_bfloat16_is_emulated(
-    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faces: FaceSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     half = TINY.but(precision="bf16")
     monkeypatch.setattr(study_module, "emulates_bfloat16", lambda device: False)
@@ -222,6 +225,7 @@ def test_what_is_not_done_is_trained_in_float32_where_bfloat16_is_emulated(
     assert [model["state"] for model in found["models"]] == ["finished"] * 2
     assert [model["recipe"]["precision"] for model in found["models"]] == ["bf16", "fp32"]
     assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert "this processor emulates bf16" in capsys.readouterr().err
 
 
 def test_a_model_that_fails_is_said_to_be_not_run_and_the_others_are_trained(

@@ -44,6 +44,8 @@ def merits(results: Results, split: str, subset: str = "all") -> Table:
         notes.append("The models were not trained for the same number of epochs.")
     if without:
         notes.append(f"Left out: images that stand, pixel for pixel, in {training} too.")
+    elif not has_copies(results, split):
+        notes.append(f"None of these images stands, pixel for pixel, in {training} too.")
     return Table(
         f"results-{split}" + ("-without-copies" if without else ""),
         f"Results on {named(results, split)}" + (", without the copies" if without else ""),
@@ -60,6 +62,15 @@ def merits(results: Results, split: str, subset: str = "all") -> Table:
         notes=notes,
         context=context(results, split, max(sizes, default=0)),
     )
+
+
+def has_copies(results: Results, split: str) -> bool:
+    """Whether images of a split that was predicted stand in the training split too."""
+    both = (
+        [metrics_of(model, split, subset) for subset in ("all", "without_copies")]
+        for model in results["models"]
+    )
+    return any(whole and new and new.n < whole.n for whole, new in both)
 
 
 def _epochs(model: Model) -> int | None:

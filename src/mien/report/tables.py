@@ -26,10 +26,9 @@ def all_tables(results: Results) -> dict[str, Table]:
         *(inputs.grid(results, grid) for grid in paper.GRIDS.values()),
     ]
     for split in evaluated_splits(results):
-        tables += [
-            merits.merits(results, split),
-            merits.merits(results, split, "without_copies"),
-        ]
+        tables.append(merits.merits(results, split))
+        if merits.has_copies(results, split):
+            tables.append(merits.merits(results, split, "without_copies"))
     split_shown = main_split(results)
     if split_shown is not None:
         tables += [

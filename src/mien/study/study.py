@@ -93,10 +93,13 @@ def run_study(
     train = faces[rows]
     results = StudyResults(faces, parts, train, scale, plan, out, runs, records, command, source)
     if executor is None and emulates_bfloat16(choose_device(device)):
-        results.plan = plan = [
+        single = [
             planned if results.run_of(planned) else _in_single_precision(planned)
             for planned in plan
         ]
+        if single != plan:
+            print("study: this processor emulates bf16, so fp32 is taken", file=sys.stderr)
+        results.plan = plan = single
     missing = [planned for planned in plan if results.run_of(planned) is None]
     print(f"study: {len(plan) - len(missing)} of {len(plan)} trainings are done", file=sys.stderr)
     results.write()
