@@ -105,6 +105,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"oversample": True, "loss": "gce", "start_size": 24},
     {"logit_adjustment": 1.0},
     {"auxiliary_votes": 1.0, "mixup": 0.2},
+    {"degrade": 0.5, "cutmix": 1.0},
     {"loss": "sce", "conflicts": "weight", "enhance": ("clahe",)},
     {"generate": "20", "generator": "tiny"},
     {"model": "vgg19", "attention": "cbam", "place": "convolutions"},
@@ -187,7 +188,7 @@ def test_a_training_learns_from_a_teacher_and_begins_from_weights_there(
     runs: dict[str, mien.Run], tmp_path: Path
 ) -> None:
     path = str(runs["plain"].path)
-    recipe = RECIPE.but(seed=1, teacher=(path,), weights=path)
+    recipe = RECIPE.but(seed=1, teacher=(path,), weights=path, degrade=0.5)
     with Elsewhere():
         there = fitted(recipe, tmp_path / "elsewhere", NAME)
     here = fitted(recipe, tmp_path / "here", "cpu")

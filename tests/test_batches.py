@@ -171,3 +171,24 @@ def test_augmentation_is_compiled_where_all_is_and_there_is_an_accelerator(
     assert compiled == []
     Batches(numbered(), PLAIN.but(compile=True), UNIT, torch.device("meta"))
     assert compiled == [(change, {"dynamic": False})]
+
+
+def test_degraded_images_are_those_of_the_recipe_without_it_which_teachers_are_shown() -> None:
+    recipe = PLAIN.but(flip=0.5, brightness=0.3, mixup=0.4, cutmix=1.0)
+    clean = epoch(recipe, 1)
+    worse = epoch(recipe.but(degrade=1.0, teacher=["runs/T"]), 1)
+    for one, other in zip(clean, worse, strict=True):
+        assert torch.equal(one.images, other.clean)
+        assert torch.equal(one.targets, other.targets)
+        assert not torch.allclose(one.images, other.images)
+    assert all(batch.clean is None for batch in (*clean, *epoch(recipe.but(degrade=1.0), 1)))
+
+
+def test_degraded_images_depend_on_seed_and_epoch() -> None:
+    recipe = PLAIN.but(degrade=1.0)
+    shown = [torch.cat([b.images for b in epoch(r, e)]) for r, e in (
+        (recipe, 0), (recipe, 0), (recipe, 1), (recipe.but(seed=1), 0)
+    )]  # fmt: skip
+    assert torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], shown[2])
+    assert not torch.equal(shown[0], shown[3])

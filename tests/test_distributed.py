@@ -81,7 +81,9 @@ def assert_equal_within_rounding(several: Run, one: Run) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
-@pytest.mark.parametrize("mixing", [{}, {"mixup": 0.4}, {"mixup": 0.4, "cutmix": 1.0}])
+@pytest.mark.parametrize(
+    "mixing", [{}, {"degrade": 0.5}, {"mixup": 0.4}, {"mixup": 0.4, "cutmix": 1.0}]
+)
 def test_the_shares_of_a_batch_together_are_the_batch_of_one_process(
     processes: int, mixing: dict[str, float]
 ) -> None:

@@ -19,6 +19,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
 from mien.training import fit, predict_probabilities
 from mien.training.batches import prepared
+from mien.training.objective import Objective
 from mien.training.teacher import answers, distillation, load_teachers
 
 TINY = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=2, batch_size=32)
@@ -118,6 +119,25 @@ def test_without_a_share_of_the_loss_a_teacher_changes_nothing(first: Run, tmp_p
     assert taught.weights_path.read_bytes() == alone.weights_path.read_bytes()
     half = trained(recipe.but(teacher=[str(first.path)], distil=0.5), tmp_path)
     assert half.weights_path.read_bytes() != alone.weights_path.read_bytes()
+
+
+def test_teachers_are_asked_about_the_images_before_they_were_degraded(
+    first: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[torch.Tensor] = []
+    answered = Objective.answered
+
+    def noted(self: Objective, images: torch.Tensor) -> torch.Tensor | None:
+        shown.append(images.clone())
+        return answered(self, images)
+
+    monkeypatch.setattr(Objective, "answered", noted)
+    for name, share in (("clean", 0.0), ("worse", 1.0)):
+        recipe = TINY.but(epochs=1, teacher=[str(first.path)], degrade=share)
+        trained(recipe, tmp_path / name)
+    half = len(shown) // 2
+    clean, worse = shown[:half], shown[half:]
+    assert all(torch.equal(one, other) for one, other in zip(clean, worse, strict=True))
 
 
 def test_a_name_stands_for_the_teachers_weights_and_not_for_their_folder(

@@ -6,6 +6,7 @@ once beforehand, on uint8 arrays.
 """
 
 from mien.images.augment import Augment, augment
+from mien.images.degrade import Degrade
 from mien.images.enhance import ENHANCEMENTS, enhance
 from mien.images.mix import cutmix, mixup
 from mien.images.normalise import NORMALISATIONS, Normalisation, normalisation
@@ -15,6 +16,7 @@ __all__ = [
     "ENHANCEMENTS",
     "NORMALISATIONS",
     "Augment",
+    "Degrade",
     "Normalisation",
     "augment",
     "cutmix",

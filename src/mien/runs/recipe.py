@@ -33,6 +33,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**63 - 1),
     "flip": (0, 1), "shift": (0, 0.5), "rotate": (0, 180), "zoom": (0, 1), "brightness": (0, 1),
     "contrast": (0, 1), "erase": (0, 1), "mixup": (0, 100), "cutmix": (0, 100),
+    "degrade": (0, 1),
 }  # fmt: skip
 
 
@@ -113,6 +114,7 @@ class Recipe(Settings):
     erase: float = 0.0  # probability
     mixup: float = 0.0  # alpha; 0: none
     cutmix: float = 0.0  # alpha; 0: none
+    degrade: float = 0.0  # share of images that may be blurred or noisy; teachers see them clean
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,7 +16,7 @@ import torch
 
 from mien.balance.oversample import balanced_order
 from mien.data.faceset import FaceSet
-from mien.images import Augment, Normalisation, cutmix, mixup, resize
+from mien.images import Augment, Degrade, Normalisation, cutmix, mixup, resize
 from mien.images.augment import change, draw
 from mien.images.tensors import as_float, as_tensor, brought
 from mien.runs.recipe import Recipe
@@ -65,12 +65,15 @@ class Batch:
     weights : float ``[B]``, or None
     votes : float ``[B, C]``, rows of zeros where there are none; None if they are not learned
         beside the targets
+    clean : float ``[B, channels, H, W]``, the images before they were degraded, for teachers; None
+        where none were, or there are no teachers
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor | None
     votes: torch.Tensor | None = None
+    clean: torch.Tensor | None = None
 
 
 class Batches:
@@ -108,6 +111,10 @@ class Batches:
         # Two dozen small kernels become a few; a CPU compiles attention alone (`loop.compiled`).
         fused = recipe.compile and device.type != "cpu"
         self.change = torch.compile(change, dynamic=False) if fused else change
+        self.degrade = None
+        if recipe.degrade:
+            field = torch.Generator().manual_seed(random_seed(recipe.seed, "noise"))
+            self.degrade = Degrade(recipe.degrade, field, device)
         self.size = min(recipe.batch_size, len(faces))
         self.steps = len(faces) // self.size
         self.settings = Augment(
@@ -122,7 +129,10 @@ class Batches:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
-        generator = torch.Generator().manual_seed(random_seed(self.recipe.seed, "epoch", epoch))
+        generator, quality = (
+            torch.Generator().manual_seed(random_seed(self.recipe.seed, use, epoch))
+            for use in ("epoch", "quality")
+        )
         if self.recipe.oversample:
             order = balanced_order(self.labels, self.targets.shape[1], generator)
         else:
@@ -132,7 +142,7 @@ class Batches:
         side = side_of(self.recipe, epoch)
         for step in range(self.steps):
             chosen = slice(step * self.size, (step + 1) * self.size)
-            yield self._batch(of_images[chosen], of_targets[chosen], side, generator)
+            yield self._batch(of_images[chosen], of_targets[chosen], side, generator, quality)
 
     def _batch(
         self,
@@ -140,6 +150,7 @@ class Batches:
         of_targets: torch.Tensor,
         side: int,
         generator: torch.Generator,
+        quality: torch.Generator,
     ) -> Batch:
         recipe, share = self.recipe, self.share.of(self.size)
         numbers = draw(self.size, generator)
@@ -158,10 +169,16 @@ class Batches:
             pixels, targets = mixup(pixels, targets, recipe.mixup, generator)
         elif recipe.cutmix:
             pixels, targets = cutmix(pixels, targets, recipe.cutmix, generator)
-        pixels = self.normalisation.apply(pixels[late])
+        pixels, targets, votes, clean = pixels[late], targets[late], None, None
         weights = None if self.weights is None else self.weights[of_targets[share]]
-        pixels, targets = pixels.contiguous(memory_format=torch.channels_last), targets[late]
-        if self.votes is None:
-            return Batch(pixels, targets, weights)
-        targets, votes = targets.chunk(2, 1)
-        return Batch(pixels, targets, weights, votes)
+        if self.degrade is not None:
+            clean = self._finished(pixels) if recipe.teacher else None
+            amounts = self.degrade.draw(self.size, quality)[:, share]
+            pixels = self.degrade(pixels, amounts.to(self.device, non_blocking=True))
+        if self.votes is not None:
+            targets, votes = targets.chunk(2, 1)
+        return Batch(self._finished(pixels), targets, weights, votes, clean)
+
+    def _finished(self, pixels: torch.Tensor) -> torch.Tensor:
+        """As a network reads them."""
+        return self.normalisation.apply(pixels).contiguous(memory_format=torch.channels_last)
