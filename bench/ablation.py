@@ -26,14 +26,14 @@ from typing import Any
 import numpy as np
 import sheet
 import trials
-from trials import Parts, Trial
+from trials import QUARTER, Parts, Trial
 
 from mien.cli.app import settings_given
 from mien.evaluation.outcome import rounded_p
 from mien.report.table import ACCURACY, Column, Table, count, percent, signed
 from mien.runs.recipe import VOTES, Recipe
 from mien.runs.run import run_name
-from mien.study.scales import PLAIN, QUARTER
+from mien.study.scales import PLAIN
 from mien.training import predict_probabilities
 from mien.training.pretrain import pretrain
 

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import sheet
 from scipy import stats
+from trials import LIGHT
 
 from mien.balance import BALANCE, to_generate
 from mien.balance.gan import GeneratorRun, generator_name, generator_recipe
@@ -41,10 +42,7 @@ from mien.report.table import Column, Table, decimals, signed
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 
-NET = Recipe(
-    model="plain", width=0.25, image_size=24, epochs=8, lr=4e-3, ema=0.99, flip=0.5, shift=0.08,
-    rotate=10.0, zoom=0.1, brightness=0.2, contrast=0.2,
-)  # fmt: skip
+NET = Recipe(model="plain", width=0.25, image_size=24, epochs=8, lr=4e-3, ema=0.99).but(**LIGHT)
 """The net that is balanced: some 70,000 weights at 24 pixels, which a core trains at 2,500/s."""
 
 PUBLISHED = 5670

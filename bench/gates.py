@@ -19,6 +19,7 @@ import sheet
 import torch
 import trials
 from torch import nn
+from trials import QUARTER
 
 from mien.data import FaceSet
 from mien.data.splits import sample
@@ -34,7 +35,7 @@ from mien.report.table import (
 )
 from mien.runs.recipe import Recipe
 from mien.runs.seed import random_seed
-from mien.study.scales import PLAIN, QUARTER
+from mien.study.scales import PLAIN
 from mien.training.batches import prepared
 from mien.training.predict import build_model
 

@@ -16,11 +16,12 @@ from statistics import median
 import sheet
 import torch
 import trials
+from trials import QUARTER
 
 from mien.models.cost import cost
 from mien.report.table import ACCURACY, INTERVAL, Column, Table, count, decimals, percent
 from mien.runs.recipe import Recipe
-from mien.study.scales import PLAIN, QUARTER
+from mien.study.scales import PLAIN
 from mien.training.predict import build_model
 
 STRIDES = (32, 16, 8)
