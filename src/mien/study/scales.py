@@ -48,6 +48,11 @@ DISTILLED = LONG.but(
 SCRATCH = DISTILLED.but(teacher=(), label_smoothing=0.1)
 """The same without a teacher; also for the six, with ``model``, ``width`` and ``epochs``."""
 
+ROBUST = DISTILLED.but(
+    width=1.0, weights="packaged", epochs=10, lr=0.006, warmup=0.5, distil=0.7, degrade=0.5
+)
+"""For networks that are trained: they learn to do without sharp pictures what they do with them."""
+
 QUARTER = SCRATCH.but(width=0.25, epochs=16)
 """For the six on a processor: some ten points above five epochs with AdamW, in as many minutes
 where bfloat16 is native."""
@@ -316,7 +321,7 @@ def baseline() -> Planned:
 def recipes() -> dict[str, Recipe]:
     """The recipes that can be asked for by name."""
     named = {"plain": PLAIN, "fast": FAST, "best": LONG}
-    named |= {"scratch": SCRATCH, "distilled": DISTILLED}
+    named |= {"scratch": SCRATCH, "distilled": DISTILLED, "robust": ROBUST}
     for model, attention in SIX:
         key = model if attention == "none" else f"{model}-{attention}"
         named[f"paper-{key}"] = paper_recipe(model, attention)
