@@ -11,12 +11,11 @@ The published figures come from
     python bench/inference.py --data .data/fer2013 --run runs/plain-81e1512c5f \\
         --out docs/results/inference.md
     python bench/inference.py --data .data/fer2013 --out docs/results/inference-packaged.md
-    python bench/inference.py --data .data/fer2013 --run runs/plain-81e1512c5f \\
-        runs/plain-w1.5-82f6a001c0 --views 2 --engines onnx-fp16 onnx-int8-weights onnx-int8 \\
-        --out docs/results/inference-precisions.md
+    python bench/inference.py --data .data/fer2013 --run runs/plain-w1.5-720a0b6450 --views 2 \\
+        --engines onnx-fp16 onnx-int8-weights onnx-int8 --out docs/results/inference-precisions.md
 
-where the runs are one of recipe `best` and one of `distilled`, the packaged model's; without a run
-it is the packaged model itself that is measured.
+where the first run is one of recipe `best` and the second, of `robust`, the packaged model's;
+without a run it is the packaged model itself that is measured.
 """
 
 from __future__ import annotations

@@ -286,6 +286,8 @@ RECORDED = {
     "plain (w1.5), recipe `distilled` (45 epochs), taught by `best`": "plain-w1.5-82f6a001c0",
     "plain (w2), recipe `distilled` (46 epochs), taught by `best`, `distilled` and "
     "`scratch`": "plain-w2-e966616ef6",
+    "plain, `best` and 10 epochs of recipe `robust`": "plain-3dbef52f75",
+    "plain (w1.5), `distilled` and 10 epochs of recipe `robust`": "plain-w1.5-720a0b6450",
 }
 """Rows of the README's table of results, and the records that they are read from."""
 

@@ -111,7 +111,7 @@ def test_the_whole_evaluation_leaves_its_tables_figures_and_tests(
 
 def test_an_exported_file_says_what_it_is_and_gives_what_it_gives() -> None:
     (model,) = open_all([PACKAGED])
-    assert (model.title, model.single) == ("fer2013", False)  # two networks, and two views
+    assert (model.title, model.single) == ("fer2013", False)  # two views
     assert (model.size, model.channels, model.classes) == (48, 1, CLASSES)
     assert model.trained_on["split"] == ["Training"]
     assert model.recipe is not None

@@ -210,25 +210,15 @@ def test_the_packaged_model_is_small_and_knows_the_seven_expressions() -> None:
     assert sum(face.probabilities.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_packaged_model_is_two_networks_that_see_a_face_and_its_mirror_image() -> None:
+def test_the_packaged_model_sees_a_face_and_its_mirror_image() -> None:
     one, two = (mien.load(views=views, detector="none") for views in (1, 2))
     assert two.name == mien.load().name
-    first, second = two.name.removesuffix(" fp16 2 views").split(" + ")
-    assert first == one.name.removesuffix(" fp16") != second
+    assert (one.name[-5:], two.name[-13:]) == (" fp16", " fp16 2 views")
     images = mien.draw_faces(21).images
     mirrored = images[:, :, ::-1]
-    answered = two.predict_proba(images)
-    np.testing.assert_allclose(two.predict_proba(mirrored), answered, rtol=0, atol=1e-3)
-
-    def powered(p: np.ndarray, exponent: float) -> np.ndarray:
-        return p**exponent / (p**exponent).sum(1, keepdims=True)
-
-    # Of the mean of two, what is not the first one's half is the second's, and so a probability.
-    softened, sharpened = (float(model.metadata["temperature"]) for model in (one, two))
-    firsts = np.mean([powered(one.predict_proba(v), softened) for v in (images, mirrored)], axis=0)
-    seconds = 2 * powered(answered, sharpened) - firsts
-    assert seconds.min() > -1e-3
-    assert np.abs(seconds - firsts).max() > 0.05
+    for model, alike in ((one, False), (two, True)):
+        apart = np.abs(model.predict_proba(mirrored) - model.predict_proba(images)).max()
+        assert (apart < 1e-3) == alike
 
 
 def test_other_views_than_there_are_is_an_error(tmp_path: Path) -> None:
@@ -376,7 +366,7 @@ def test_a_photo_taken_sideways_is_turned_upright_first() -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("views", "accuracy"), [(2, 0.7169), (1, 0.6935)])
+@pytest.mark.parametrize(("views", "accuracy"), [(2, 0.7133), (1, 0.6930)])
 def test_the_packaged_model_is_as_accurate_as_it_is_said_to_be(
     fer2013: Path, views: int, accuracy: float
 ) -> None:

@@ -77,7 +77,9 @@ Jobs = Annotated[
 ]
 Views = Annotated[
     int | None,
-    typer.Option(help="Of a face, by the packaged model: 2, or 1 by one network, far faster."),
+    typer.Option(
+        help="Of a face, by the packaged model: 2, or 1 by a smaller network, far faster."
+    ),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, counted.")]
 

@@ -43,14 +43,12 @@ DISTILLED = LONG.but(
     schedule="cosine", warmup=1, ema=0.998, label_smoothing=0.0,
     teacher=("packaged",), distil=0.5, temperature=2.0,
 )  # fmt: skip
-"""The package's second network, which its first, of `LONG`, taught and by default teaches again."""
+"""A wider network, which one of `LONG` taught; by default the packaged model teaches it."""
 
 SCRATCH = DISTILLED.but(teacher=(), label_smoothing=0.1)
 """The same without a teacher; also for the six, with ``model``, ``width`` and ``epochs``."""
 
-ROBUST = DISTILLED.but(
-    width=1.0, weights="packaged", epochs=10, lr=0.006, warmup=0.5, distil=0.7, degrade=0.5
-)
+ROBUST = DISTILLED.but(weights="packaged", epochs=10, lr=0.006, warmup=0.5, distil=0.7, degrade=0.5)
 """For networks that are trained: they learn to do without sharp pictures what they do with them."""
 
 QUARTER = SCRATCH.but(width=0.25, epochs=16)

@@ -75,7 +75,7 @@ class Earlier:
 
     @classmethod
     def packaged(cls) -> Earlier:
-        """That of the packaged model: the first of its networks."""
+        """That of the packaged model."""
         import onnx
 
         said = {p.key: p.value for p in onnx.load(PACKAGED).metadata_props}
@@ -137,7 +137,7 @@ class Earlier:
 
 
 def _packaged_state() -> dict[str, torch.Tensor]:
-    """Of the first network in the packaged file, whose several views keep batch norm apart."""
+    """Of the network in the packaged file, whose two views keep batch norm apart."""
     import onnx
 
     prefix, state = "members.0.network.", {}
@@ -191,7 +191,8 @@ def begin(model: nn.Module, recipe: Recipe, classes: tuple[str, ...]) -> list[st
     if earlier is None:
         return load_weights(model, recipe.weights)
     same, state = earlier.classes == classes, earlier.network().state_dict()
-    return take_trained(model, state, earlier.name, same_classes=same)
+    name = earlier.name if earlier.run else f"{earlier.name}, {earlier.recipe.title},"
+    return take_trained(model, state, name, same_classes=same)
 
 
 def alone(recipe: Recipe, train: FaceSet) -> bool:
