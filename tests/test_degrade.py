@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from scipy import ndimage
 
@@ -26,7 +27,7 @@ def numbers(n: int, blur: float = 0.0, noise: float = 0.0) -> torch.Tensor:
 
 def test_an_image_is_blurred_as_scipy_blurs_it() -> None:
     images = faces()
-    found = Degrade(1.0, seeded())(images, numbers(len(images), blur=0.8))
+    found = Degrade(1.0, 48, seeded())(images, numbers(len(images), blur=0.8))
     for image, blurred in zip(images[:, 0].numpy(), found[:, 0].numpy(), strict=True):
         sigma = [0.8 * BLUR * side for side in image.shape]
         within = ndimage.gaussian_filter(np.ones(image.shape), sigma, mode="constant", truncate=8)
@@ -36,7 +37,7 @@ def test_an_image_is_blurred_as_scipy_blurs_it() -> None:
 
 def test_noise_has_the_deviation_asked_for_and_is_another_in_each_image() -> None:
     grey = torch.full((8, 3, 48, 48), 0.5)
-    noise = Degrade(1.0, seeded())(grey, numbers(8, noise=0.4)) - 0.5
+    noise = Degrade(1.0, 48, seeded())(grey, numbers(8, noise=0.4)) - 0.5
     np.testing.assert_allclose(noise[:, 0].std((1, 2)), 0.4 * NOISE, rtol=0.06)
     assert abs(float(noise.mean())) < 0.003
     flat = noise[:, 0].flatten(1)
@@ -46,18 +47,18 @@ def test_noise_has_the_deviation_asked_for_and_is_another_in_each_image() -> Non
 
 def test_half_of_the_chosen_are_blurred_half_noisy_and_the_others_are_as_they_were() -> None:
     images = faces(2000, 16, 16)
-    degrade = Degrade(0.6, seeded())
+    degrade = Degrade(0.6, 48, seeded())
     drawn = degrade.draw(2000, seeded(3))
     found = degrade(images, drawn)
     same = (found - images).abs().amax((1, 2, 3)) < 1e-6
     chosen, above_half = drawn[0] < 0.6, drawn[1:3] > 0.5
     assert same[~chosen | ~above_half.any(0)].all()
     assert not same[chosen & (drawn[1:3] > 0.7).any(0)].any()
-    torch.testing.assert_close(Degrade(0.0, seeded())(images, drawn), images)
+    torch.testing.assert_close(Degrade(0.0, 48, seeded())(images, drawn), images)
 
 
 def test_what_happens_to_an_image_depends_on_its_own_numbers_alone() -> None:
-    images, degrade = faces(7), Degrade(1.0, seeded())
+    images, degrade = faces(7), Degrade(1.0, 48, seeded())
     drawn = degrade.draw(7, seeded(4))
     whole = degrade(images, drawn)
     torch.testing.assert_close(degrade(images[2:5], drawn[:, 2:5]), whole[2:5])
@@ -66,7 +67,13 @@ def test_what_happens_to_an_image_depends_on_its_own_numbers_alone() -> None:
 def test_images_stay_between_black_and_white_and_are_not_changed_in_place() -> None:
     images = faces()
     before = images.clone()
-    found = Degrade(1.0, seeded())(images, numbers(len(images), blur=1.0, noise=1.0))
+    found = Degrade(1.0, 48, seeded())(images, numbers(len(images), blur=1.0, noise=1.0))
     assert float(found.min()) == 0.0
     assert float(found.max()) == 1.0
     assert torch.equal(images, before)
+
+
+def test_images_may_be_larger_than_the_field() -> None:
+    images = torch.full((1, 1, 600, 600), 0.5)
+    noise = Degrade(1.0, 600, seeded())(images, numbers(1, noise=0.5)) - 0.5
+    assert float(noise.std()) == pytest.approx(0.5 * NOISE, rel=0.02)

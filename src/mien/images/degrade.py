@@ -11,7 +11,7 @@ NOISE = 0.18
 """Largest deviation of the noise, as a share of white."""
 
 FIELD = 512
-"""Side of the field of normal numbers that every image's noise is cut from."""
+"""Least side of the field of normal numbers that every image's noise is cut from."""
 
 
 class Degrade:
@@ -24,14 +24,20 @@ class Degrade:
     Parameters
     ----------
     share : of the images that are chosen, 0 to 1
+    side : the longest that images have, in pixels
     generator : a CPU generator, for the field
     """
 
     def __init__(
-        self, share: float, generator: torch.Generator, device: torch.device | str = "cpu"
+        self,
+        share: float,
+        side: int,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.share = share
-        self.field = torch.randn(FIELD, FIELD, generator=generator).to(device)
+        size = max(FIELD, 2 * side)
+        self.field = torch.randn(size, size, generator=generator).to(device)
 
     @staticmethod
     def draw(count: int, generator: torch.Generator) -> torch.Tensor:

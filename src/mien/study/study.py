@@ -14,12 +14,7 @@ from mien.data.faceset import FaceSet
 from mien.data.splits import roles, sample_rows
 from mien.errors import DataError, MienError
 from mien.executors import Executor, Local
-from mien.runs.environment import (
-    choose_device,
-    cores,
-    emulates_bfloat16,
-    trainings_at_once,
-)
+from mien.runs.environment import choose_device, cores, emulates_bfloat16, trainings_at_once
 from mien.study.balancing import balance_classes
 from mien.study.further import Means, development, search, validate
 from mien.study.results import StudyResults

@@ -114,7 +114,7 @@ class Batches:
         self.degrade = None
         if recipe.degrade:
             field = torch.Generator().manual_seed(random_seed(recipe.seed, "noise"))
-            self.degrade = Degrade(recipe.degrade, field, device)
+            self.degrade = Degrade(recipe.degrade, recipe.image_size, field, device)
         self.size = min(recipe.batch_size, len(faces))
         self.steps = len(faces) // self.size
         self.settings = Augment(
