@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import sheet
 import trials
-from trials import QUARTER, Parts, Trial
+from trials import SHORT, Parts, Trial
 
 from mien.cli.app import settings_given
 from mien.evaluation.outcome import rounded_p
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     parser.add_argument("--changes", nargs="+", choices=known, help="default: all it can have")
     args = sheet.parse(parser, argv, "ablation")
 
-    base = QUARTER.but(model=args.model) if args.model else BASE
+    base = SHORT.but(model=args.model) if args.model else BASE
     asked = {"width": args.width, "image_size": args.image_size, "lr": args.lr}
     base = base.but(**{name: value for name, value in asked.items() if value is not None})
     base = base.but(**settings_given(args.set))

@@ -19,7 +19,7 @@ import sheet
 import torch
 import trials
 from torch import nn
-from trials import QUARTER
+from trials import SHORT
 
 from mien.data import FaceSet
 from mien.data.splits import sample
@@ -41,10 +41,10 @@ from mien.training.predict import build_model
 
 NETWORKS = {
     "plain": PLAIN,
-    "vgg19": QUARTER.but(model="vgg19"),
+    "vgg19": SHORT.but(model="vgg19"),
     # Without normalisation the rate of the others, 2e-3, throws the weights about.
-    "vgg19-without-norm": QUARTER.but(model="vgg19", batch_norm=False, lr=3e-4, clip=1.0),
-    "resnet50": QUARTER.but(model="resnet50"),
+    "vgg19-without-norm": SHORT.but(model="vgg19", batch_norm=False, lr=3e-4, clip=1.0),
+    "resnet50": SHORT.but(model="resnet50"),
 }
 STARTS = {
     "no attention": {"attention": "none"},

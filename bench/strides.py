@@ -16,7 +16,7 @@ from statistics import median
 import sheet
 import torch
 import trials
-from trials import QUARTER
+from trials import SHORT
 
 from mien.models.cost import cost
 from mien.report.table import ACCURACY, INTERVAL, Column, Table, count, decimals, percent
@@ -32,7 +32,7 @@ def recipe_of(model: str, stride: int, width: float) -> Recipe:
     """The recipe of `plain`, or that of the six models at cpu scale."""
     if model == "plain":
         return PLAIN.but(stride=stride)
-    return QUARTER.but(model=model, stride=stride, width=width)
+    return SHORT.but(model=model, stride=stride, width=width)
 
 
 def row_of(trial: trials.Trial, parts: trials.Parts) -> list:

@@ -26,7 +26,7 @@ LIGHT: dict[str, Any] = {
 }  # fmt: skip
 """Augmentation for short trainings, where the network is far from knowing the images by heart."""
 
-QUARTER = Recipe(width=0.25, batch_size=64, lr=2e-3, ema=0.99, **LIGHT)
+SHORT = Recipe(width=0.25, batch_size=64, lr=2e-3, ema=0.99, **LIGHT)
 """What the six were first trained with, for five epochs, and what is compared here for as few."""
 
 PAUSE = 5.0

@@ -282,8 +282,8 @@ def load(
         crop of one face. ``"auto"`` takes the best that is there; ``load().detector.name`` says
         which it was.
     threads : of ONNX Runtime; 0 takes every core
-    views : of each face that the packaged model averages: 2, its default; or 1 by
-        the first of them, which is far faster and less accurate. Another file says itself how many.
+    views : of each face that the packaged model averages: 2, its default; or 1 by a
+        smaller network, which is far faster and less accurate. Another file says itself how many.
 
     Raises
     ------
