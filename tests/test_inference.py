@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import struct
 import subprocess
@@ -20,7 +19,7 @@ from PIL import Image
 import mien
 from mien.detection import MAPPINGS, Found, Mapping
 from mien.errors import DataError, RunError
-from mien.inference import Classifier, files
+from mien.inference import Classifier
 from mien.packaged import PACKAGED
 
 
@@ -152,34 +151,6 @@ def test_more_pictures_than_a_batch_keep_their_order(model: Classifier) -> None:
     images = np.repeat(np.arange(150, dtype=np.uint8), 16).reshape(150, 4, 4)
     found = model.predict_proba(images)[:, 1]
     np.testing.assert_allclose(found, np.arange(150) / 255, atol=1e-6)
-
-
-def test_more_files_than_are_decoded_at_once_keep_their_order(
-    model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "AT_ONCE", 3)
-    for level in range(8):
-        (tmp_path / f"{level}.png").write_bytes(png(np.full((5, 5), 30 * level, np.uint8)))
-    (tmp_path / "2.png").write_text("damaged")
-
-    def written(skip_bad: bool) -> list[dict[str, str]]:
-        files.write_predictions(
-            [tmp_path],
-            tmp_path / "out.csv",
-            model.predict_proba,
-            classes=model.classes,
-            size=4,
-            channels=1,
-            skip_bad=skip_bad,
-        )
-        return list(csv.DictReader((tmp_path / "out.csv").open()))
-
-    with pytest.raises(DataError, match=r"2\.png"):
-        written(skip_bad=False)
-    rows = written(skip_bad=True)
-    assert [row["image"] for row in rows] == [f"{level}.png" for level in (0, 1, 3, 4, 5, 6, 7)]
-    found = [float(row["bright"]) for row in rows]
-    assert found == pytest.approx([30 * level / 255 for level in (0, 1, 3, 4, 5, 6, 7)], abs=1e-5)
 
 
 def test_a_model_of_colours_is_given_colours() -> None:

@@ -137,12 +137,12 @@ def test_what_is_transparent_is_laid_over_black():
     np.testing.assert_array_equal(grey, [[0, 200], [200, 0]])
 
 
-def test_channels_are_those_of_the_file_unless_given():
+def test_channels_are_those_of_the_file_until_converted():
     grey, colour = encoded(Image.fromarray(photo()[..., 0])), encoded(Image.fromarray(photo()))
     assert decode(grey, "g").shape == (40, 60)
-    assert decode(grey, "g", channels=3).shape == (40, 60, 3)
+    assert to_channels(decode(grey, "g"), 3).shape == (40, 60, 3)
     assert decode(colour, "c").shape == (40, 60, 3)
-    luma = decode(colour, "c", channels=1)
+    luma = to_channels(decode(colour, "c"), 1)
     expected = photo() @ np.array([0.299, 0.587, 0.114])
     assert np.abs(luma - expected).max() <= 1
     equal = np.repeat(photo()[..., :1], 3, -1)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, RunError
@@ -16,7 +14,7 @@ from mien.images import Normalisation
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 from mien.training import fit, load_model, predict_probabilities, predict_splits
-from mien.training.predict import predict_files, probabilities
+from mien.training.predict import probabilities
 
 RECIPE = Recipe(
     model="plain", width=0.125, image_size=32, stride=8, epochs=3, batch_size=32, lr=1e-2,
@@ -45,17 +43,6 @@ def run(trained: Run, tmp_path: Path) -> Run:
     for file in trained.path.glob("[!.]*"):
         (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
     return Run.open(tmp_path / "run")
-
-
-def photo(path: Path, pixels: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_probabilities_are_the_softmax_of_the_model_by_hand(run: Run, faces: FaceSet) -> None:
@@ -143,94 +130,3 @@ def test_damaged_weights_are_refused_by_name(run: Run, faces: FaceSet, tmp_path:
 def test_a_device_that_is_not_there_is_refused(run: Run) -> None:
     with pytest.raises(RunError, match="device 'gpu' cannot be used here"):
         load_model(run, "gpu")
-
-
-# Files
-
-
-def test_pictures_of_a_folder_become_lines_of_a_table(
-    run: Run, faces: FaceSet, tmp_path: Path
-) -> None:
-    test = faces["test"]
-    for name, image in zip(test.names, test.images, strict=True):
-        photo(tmp_path / "photos" / "deep" / f"{name}.png", image)
-    (tmp_path / "photos" / "notes.txt").write_text("no picture")
-    out = tmp_path / "new" / "predictions.csv"
-    assert predict_files(run, [tmp_path / "photos"], out) == len(test)
-    table = rows(out)
-    assert list(table[0]) == ["image", "label", *run.classes]
-    assert [row["image"] for row in table] == [f"{name}.png" for name in test.names]
-    found = np.array([[float(row[c]) for c in run.classes] for row in table])
-    np.testing.assert_allclose(found, predict_probabilities(run, test), atol=1e-6)
-    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
-    assert [row["label"] for row in table] == [run.classes[i] for i in found.argmax(1)]
-
-
-def test_photos_of_any_size_and_in_colour_are_read_by_a_grey_model(
-    run: Run, faces: FaceSet, tmp_path: Path
-) -> None:
-    face = faces["test"].images[0]
-    large = cv2.resize(face, (96, 96), interpolation=cv2.INTER_NEAREST)  # halved twice, it is face
-    framed = np.zeros((96, 60, 3), np.uint8)
-    framed[:, :] = large[:, 18:78, None]
-    photo(tmp_path / "1.png", large)
-    photo(tmp_path / "2.png", np.repeat(large[..., None], 3, 2))
-    photo(tmp_path / "3.png", framed)
-    out = tmp_path / "out.csv"
-    assert predict_files(run, [tmp_path / f"{i}.png" for i in (1, 2, 3)], out) == 3
-    grey, colour, narrow = [[float(row[c]) for c in run.classes] for row in rows(out)]
-    wanted = predict_probabilities(run, faces["test"][:1])[0]
-    np.testing.assert_allclose(grey, wanted, atol=1e-5)
-    np.testing.assert_allclose(colour, wanted, atol=1e-5)
-    assert sum(narrow) == pytest.approx(1, abs=1e-5)
-
-
-def test_a_grey_photo_is_read_by_a_colour_model(faces: FaceSet, tmp_path: Path) -> None:
-    colour = replace(faces, images=np.repeat(faces.images[..., None], 3, 3))
-    run = fit(RECIPE.but(epochs=1), colour["train"], runs=tmp_path / "runs", progress="none")
-    photo(tmp_path / "grey.png", faces.images[0])
-    photo(tmp_path / "colour.png", colour.images[0])
-    predict_files(run, [tmp_path / "grey.png", tmp_path / "colour.png"], tmp_path / "out.csv")
-    first, second = rows(tmp_path / "out.csv")
-    assert [first[c] for c in run.classes] == [second[c] for c in run.classes]
-
-
-def test_pictures_that_share_a_name_go_by_their_paths(
-    run: Run, faces: FaceSet, tmp_path: Path
-) -> None:
-    a = photo(tmp_path / "a" / "1.png", faces.images[0])
-    b = photo(tmp_path / "b" / "1.png", faces.images[1])
-    photo(tmp_path / "b" / "2.png", faces.images[2])
-    out = tmp_path / "out.csv"
-    assert predict_files(run, [a, tmp_path / "b", b], out) == 3  # b is in its folder, once
-    assert [row["image"] for row in rows(out)] == [str(a), str(b), "2.png"]
-
-
-def test_a_bad_file_is_refused_by_name_or_left_out_and_counted(
-    run: Run, faces: FaceSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, out = tmp_path / "photos", tmp_path / "out.csv"
-    photo(folder / "good.png", faces.images[0])
-    (folder / "text.jpg").write_text("no picture at all")
-    whole = photo(folder / "cut.png", faces.images[1]).read_bytes()
-    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    photo(folder / "tiny.png", np.zeros((1, 1), np.uint8))
-    out.write_text("before")
-    with pytest.raises(DataError, match=r"cut\.png: the image is truncated"):
-        predict_files(run, [folder], out)
-    assert out.read_text() == "before"
-    assert predict_files(run, [folder], out, skip_bad=True) == 1
-    assert "left out 3 unreadable files" in capsys.readouterr().err
-    assert [row["image"] for row in rows(out)] == ["good.png"]
-    (folder / "good.png").unlink()
-    with pytest.raises(DataError, match="none of 3 files can be read"):
-        predict_files(run, [folder], out, skip_bad=True)
-
-
-def test_nothing_to_predict_is_refused(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no picture found"):
-        predict_files(run, [tmp_path / "empty"], tmp_path / "out.csv")
-    with pytest.raises(DataError, match=r"missing\.jpg: there is no such file"):
-        predict_files(run, [tmp_path / "missing.jpg"], tmp_path / "out.csv")
-    assert not (tmp_path / "out.csv").exists()

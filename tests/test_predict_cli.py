@@ -151,9 +151,9 @@ def test_the_same_command_again_goes_on_where_it_was(
     asked: list[str] = []
     decode = pictures.decode
 
-    def noted(source: Path, name: str, channels: int | None) -> np.ndarray:
+    def noted(source: Path, name: str) -> np.ndarray:
         asked.append(name)
-        return decode(source, name, channels)
+        return decode(source, name)
 
     monkeypatch.setattr(pictures, "decode", noted)
     for out in ("faces.csv", "faces.jsonl"):

@@ -43,7 +43,7 @@ def measure(data: bytes, name: str) -> tuple[int, int, int]:
         return height, width, 1 if _is_grey(image) else 3
 
 
-def decode(source: Path | bytes, name: str, channels: int | None = None) -> np.ndarray:
+def decode(source: Path | bytes, name: str) -> np.ndarray:
     """Decode a picture, upright and in 8 bits.
 
     EXIF orientation is applied, 16-bit values are divided by 257, decimals of at most 1 are
@@ -54,12 +54,11 @@ def decode(source: Path | bytes, name: str, channels: int | None = None) -> np.n
     ----------
     source : a file, or the bytes of one
     name : how messages call it
-    channels : 1 for grey, 3 for RGB, None for what the file holds (a colour file whose three
-        channels are equal is still colour)
 
     Returns
     -------
-    uint8 array ``[H, W]`` or ``[H, W, 3]``
+    uint8 array ``[H, W]`` or ``[H, W, 3]``, as the file has it (a colour file whose three channels
+    are equal is still colour)
 
     Raises
     ------
@@ -79,7 +78,7 @@ def decode(source: Path | bytes, name: str, channels: int | None = None) -> np.n
             raise DataError(
                 f"{name}: the image is truncated or damaged ({error}); {REMEDY}"
             ) from error
-    return pixels if channels is None else to_channels(pixels, channels)
+    return pixels
 
 
 def from_pillow(image: Image.Image) -> np.ndarray:

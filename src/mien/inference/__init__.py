@@ -1,6 +1,5 @@
 """Expressions of faces from a model in a file, with the base install alone: no torch."""
 
 from mien.inference.classifier import Classifier, Face, load
-from mien.inference.files import write_predictions
 
-__all__ = ["Classifier", "Face", "load", "write_predictions"]
+__all__ = ["Classifier", "Face", "load"]

@@ -71,15 +71,10 @@ def listed(sources: Sequence[str | Path], *, as_given: bool = False) -> Iterator
     return pictures()
 
 
-def decoded(
-    pictures: Iterable[Picture], channels: int | None = None
-) -> Iterator[tuple[Picture, np.ndarray | DataError]]:
+def decoded(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, np.ndarray | DataError]]:
     """Each picture with its pixels, or with what is wrong with it, in the order given.
 
-    Parameters
-    ----------
-    pictures : read as they are needed
-    channels : as of `mien.pixels.decode`
+    Pictures are asked for as they are needed.
     """
     workers = (os.cpu_count() or 1) + 1
     waiting: deque[tuple[Picture, Future[np.ndarray | DataError]]] = deque()
@@ -87,7 +82,7 @@ def decoded(
 
     def one(picture: Picture) -> np.ndarray | DataError:
         try:
-            return decode(picture.source, picture.name, channels)
+            return decode(picture.source, picture.name)
         except DataError as error:
             return error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from mien.data.faceset import FaceSet
 from mien.errors import DataError, RecipeError, RunError
 from mien.images import Normalisation, enhance
 from mien.images.tensors import as_tensor
-from mien.inference import write_predictions
 from mien.models import create_model
 from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
@@ -227,34 +225,3 @@ def _inputs(run: Run, faces: FaceSet, device: str) -> tuple[torch.Tensor, Normal
         )
     images = as_tensor(enhance(faces.images, run.recipe.enhance), device)
     return images, Normalisation.from_dict(run.info["normalisation"])
-
-
-def predict_files(
-    run: Run, images: Sequence[Path], out: Path, *, device: str = "cpu", skip_bad: bool = False
-) -> int:
-    """Write a CSV of image, label and the probability of each class for pictures of faces.
-
-    As `mien.inference.write_predictions`, with a finished run.
-
-    Raises
-    ------
-    DataError, RunError
-        as it does, and if the run has no weights.
-    """
-    model = load_model(run, device)
-
-    def probabilities_of(pictures: np.ndarray) -> np.ndarray:
-        n = len(pictures)
-        names = np.full(n, "face")
-        faces = FaceSet(pictures, np.full(n, -1), run.classes, names, np.full(n, "given"))
-        return _predict(run, model, faces, device)
-
-    return write_predictions(
-        images,
-        out,
-        probabilities_of,
-        classes=run.classes,
-        size=run.size,
-        channels=run.info["channels"],
-        skip_bad=skip_bad,
-    )
