@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from mien.detection.found import Eyes, Found, largest_first, shrunk
@@ -121,17 +122,8 @@ def without_overlap(boxes: np.ndarray, scores: np.ndarray) -> list[int]:
     Two boxes ``[n, 4]`` (x, y, width, height) overlap where their intersection is more than
     `MOST_OVERLAP` of their union.
     """
-    left, top, width, height = boxes.T
-    right, bottom, area = left + width, top + height, width * height
-    order, kept = np.argsort(-scores, kind="stable"), []
-    while len(order):
-        best, order = order[0], order[1:]
-        kept.append(int(best))
-        across = np.minimum(right[best], right[order]) - np.maximum(left[best], left[order])
-        down = np.minimum(bottom[best], bottom[order]) - np.maximum(top[best], top[order])
-        common = across.clip(0) * down.clip(0)
-        order = order[common <= MOST_OVERLAP * (area[best] + area[order] - common)]
-    return kept
+    found = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), 0.0, MOST_OVERLAP)
+    return [int(row) for row in found]
 
 
 def free_sizes(content: bytes) -> bytes:

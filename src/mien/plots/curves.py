@@ -120,17 +120,12 @@ def _line_key(ax: Axes) -> None:
 def spread(values: np.ndarray, gap: float) -> np.ndarray:
     """Move values as little as possible (in squares) until all lie at least `gap` apart.
 
-    With the gaps taken off, that is isotonic regression, solved by pooling neighbours that
-    stand in the wrong order.
+    With the gaps taken off, that is isotonic regression.
     """
+    from scipy.optimize import isotonic_regression
+
     order = np.argsort(values, kind="stable")
     steps = gap * np.arange(len(values))
-    pools: list[list[float]] = []
-    for value in np.asarray(values, float)[order] - steps:
-        pools.append([value])
-        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
-            last = pools.pop()
-            pools[-1] += last
     moved = np.empty(len(values))
-    moved[order] = steps + [np.mean(pool) for pool in pools for _ in pool]
+    moved[order] = steps + isotonic_regression(values[order] - steps).x
     return moved
