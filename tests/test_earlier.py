@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_teacher import TINY
 
 import mien
@@ -143,6 +144,32 @@ def test_weights_that_may_know_the_validation_part_are_refused(first: Run, tmp_p
     same = elsewhere(faces().name)
     with pytest.raises(RecipeError, match="give one that was trained on the same"):
         check_beginning(recipe, same["train"], same["validation"])
+
+
+def test_a_set_of_another_name_that_holds_the_same_images_is_recognised(
+    first: Run, tmp_path: Path
+) -> None:
+    train, validation = faces()["train"], faces()["validation"]
+    half = np.arange(len(train)) % 2 == 0
+    lifted = replace(faces(), name="lifted")  # as `mien balance` names its sets
+    run = trained(TINY.but(epochs=1), tmp_path, lifted)
+    for weights in (run.path, shutil.copy(run.weights_path, tmp_path / "moved.safetensors")):
+        recipe = TINY.but(weights=str(weights), epochs=1)
+        with pytest.raises(RecipeError, match=r"weights: .* images of the validation part"):
+            check_beginning(recipe, train[half], train[~half])
+        check_beginning(recipe, train[half], validation)
+        check_beginning(recipe, train[half], None)
+        check_beginning(recipe, elsewhere()["train"], elsewhere()["validation"])
+    with pytest.raises(RecipeError, match=r"teacher: .* may have learned"):
+        Earlier.of_run(run.path, "teacher").check("teacher", train[half], train[~half])
+
+
+def test_a_file_that_does_not_say_what_it_knows_is_taken(first: Run, tmp_path: Path) -> None:
+    train = faces()["train"]
+    save_file(load_file(first.weights_path), tmp_path / "silent.safetensors")
+    recipe = TINY.but(weights=str(tmp_path / "silent.safetensors"), epochs=1)
+    check_beginning(recipe, train[:30], train[30:])
+    assert not trained(recipe, tmp_path, faces()).info["data"]["train"]["alone"]
 
 
 def test_what_a_run_knows_is_handed_on(first: Run, tmp_path: Path) -> None:

@@ -233,6 +233,16 @@ def test_images_that_stand_in_the_training_part_are_left_out_and_counted() -> No
     assert "a part of train, or with other labels" in fold.notes[1]
 
 
+def test_a_model_of_the_set_lifted_is_one_of_the_set() -> None:
+    faces = draw_faces(210, size=24)
+    part = faces["train"]
+    lifted = {"name": "lifted", "split": ["train"], "fingerprint": "x", "images": 150}
+    known = {**lifted, "images": len(part), "sample": part.sample}
+    for noted, own in ((known, True), (lifted, False), ({**lifted, "sample": "0" * 16}, False)):
+        trained = replace(model(faces, "train"), trained_on=noted)
+        assert bool(part_of(faces, [trained]).notes) == own
+
+
 def test_all_of_a_set_with_a_test_split_opens_it_and_a_foreign_set_of_one_split_does_not() -> None:
     faces = draw_faces(210, size=24)
     stranger = replace(model(faces, "train"), trained_on={})

@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from mien.errors import RecipeError
 from mien.models.inception import BLOCKS, inceptionv3
 
 timm = pytest.importorskip("timm")
@@ -152,12 +151,3 @@ def test_dropout_is_a_half_unless_told_otherwise():
 
     assert rates(small()) == [0.5]
     assert rates(small(dropout=0.0)) == [0.0]
-
-
-def test_what_it_cannot_do_is_named():
-    with pytest.raises(RecipeError, match=r"'convolutions'.*default"):
-        small(place="convolutions")
-    with pytest.raises(RecipeError, match="drop_path"):
-        small(drop_path=0.1)
-    with pytest.raises(RecipeError, match=r"image_size 24 is too small.*32 pixels"):
-        small(image_size=24)

@@ -3,7 +3,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mien.errors import RecipeError
 from mien.models import create_model
 from mien.models.cost import cost
 
@@ -61,8 +60,3 @@ def test_a_few_steps_learn_to_tell_bright_quarters_apart():
 def test_dropout_is_its_own_unless_asked_for():
     assert create_model("plain").dropout.p == 0.3
     assert create_model("plain", dropout=0.0).dropout.p == 0
-
-
-def test_it_has_no_paths_to_drop():
-    with pytest.raises(RecipeError, match=r"plain networks have no residual branches"):
-        create_model("plain", drop_path=0.1)

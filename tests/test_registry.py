@@ -4,6 +4,7 @@ import torch.nn.functional as F
 
 from mien.errors import RecipeError
 from mien.models import ATTENTIONS, STRIDES, create_model, list_models
+from mien.models.attention import ECA
 from mien.models.registry import REGISTRY
 
 NAMES = ("vgg19", "resnet50", "inceptionv3", "plain", "compact")
@@ -49,8 +50,9 @@ def test_every_model_takes_its_smallest_image_and_not_a_smaller_one(name, stride
 @pytest.mark.parametrize("name", NAMES)
 def test_every_model_stands_on_each_of_its_places(name):
     for place in REGISTRY[name].places:
-        model = create_model(name, attention="eca", place=place, width=0.125)
-        assert model(torch.randn(2, 1, 48, 48)) is not None
+        model = create_model(name, attention="eca", place=place, width=0.125).eval()
+        assert any(isinstance(module, ECA) for module in model.modules())
+        assert model(torch.randn(2, 1, 48, 48)).isfinite().all()
     with pytest.raises(RecipeError, match=rf"{name} has no place 'nowhere'.*default"):
         create_model(name, attention="eca", place="nowhere")
 
@@ -65,8 +67,11 @@ def test_any_other_timm_model_is_built_by_its_name():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "resnet5"}, r"model 'resnet5' is unknown; did you mean 'resnet50'.*vgg19"),
-        ({"name": "qqq"}, r"model 'qqq' is unknown; known: vgg19"),
+        (
+            {"name": "resnet5"},
+            r"unknown model 'resnet5' \(did you mean 'resnet50'.*vgg19",
+        ),
+        ({"name": "qqq"}, r"unknown model 'qqq'; known: compact"),
         ({"attention": "cbm"}, r"attention 'cbm'.*did you mean 'cbam'"),
         ({"gates": "papr"}, r"gates 'papr'.*did you mean 'paper'"),
         ({"stride": 4}, r"stride 4 is unknown; choose 8, 16 or 32"),
@@ -74,6 +79,7 @@ def test_any_other_timm_model_is_built_by_its_name():
         ({"width": float("nan")}, r"width nan"),
         ({"dropout": 1.0}, r"dropout 1.0"),
         ({"drop_path": -0.1}, r"drop_path -0.1"),
+        ({"drop_path": 0.1}, r"plain has no residual branches to drop"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_would_be_right(settings, message):

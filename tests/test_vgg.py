@@ -2,7 +2,6 @@ import pytest
 import torch
 from torch import nn
 
-from mien.errors import RecipeError
 from mien.models.vgg import vgg19
 
 timm = pytest.importorskip("timm")
@@ -176,12 +175,3 @@ def test_gates_of_a_half_shrink_the_signal_by_three_orders_of_magnitude_and_open
     assert 0.1 < before < 10  # the initialisation alone keeps the signal's size
     assert 1 / 3000 < size(attention="cbam", gates="paper") / before < 1 / 300
     assert size(attention="cbam", gates="identity") / before > 0.5
-
-
-def test_what_it_cannot_do_is_named():
-    with pytest.raises(RecipeError, match=r"'pool'.*default, convolutions"):
-        small(place="pool")
-    with pytest.raises(RecipeError, match="drop_path"):
-        small(drop_path=0.1)
-    with pytest.raises(RecipeError, match=r"image_size 24 is too small.*32 pixels"):
-        small(image_size=24, stride=32)

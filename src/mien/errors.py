@@ -4,6 +4,11 @@ Each message names the file, row or setting, says what is wrong with it, and wha
 The command line prints the message alone and exits with status 1.
 """
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class MienError(Exception):
     """Something the user can mend. The message says what, where and how."""
@@ -27,3 +32,11 @@ class OutOfMemory(RunError):
 
 class RunInUseError(RunError):
     """Another process is training the run."""
+
+
+def unknown(what: str, given: str, known: Iterable[str]) -> str:
+    """The text of an error for a name that is not known, with the nearest known ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    return f"unknown {what} '{given}'{hint}; known: {', '.join(known)}"

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from mien.errors import DataError, RecipeError
-from mien.runs.settings import unknown
+from mien.errors import DataError, RecipeError, unknown
 
 MOST = 10_000_000
 """The highest count that is taken for one: what is more is a slip of the keyboard."""

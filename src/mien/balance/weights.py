@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
 import numpy as np
 
-from mien.errors import DataError, RecipeError
+from mien.errors import DataError, RecipeError, unknown
+from mien.runs.recipe import CHOICES
 
-CLASS_WEIGHTS = ("none", "balanced", "effective")
+CLASS_WEIGHTS = CHOICES["class_weights"]
 """The kinds that `class_weights` knows."""
 
 BETA = 0.999
@@ -40,11 +39,7 @@ def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
         If a class that should get a weight has no images.
     """
     if kind not in CLASS_WEIGHTS:
-        nearest = get_close_matches(kind, CLASS_WEIGHTS, n=1, cutoff=0)[0]
-        raise RecipeError(
-            f"unknown class weights '{kind}': did you mean '{nearest}'? "
-            f"Known are {', '.join(CLASS_WEIGHTS)}"
-        )
+        raise RecipeError(unknown("class weights", kind, CLASS_WEIGHTS))
     if kind == "none":
         return np.ones(classes, np.float32)
     counts = np.bincount(labels[labels >= 0], minlength=classes)

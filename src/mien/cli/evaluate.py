@@ -63,11 +63,11 @@ def tune(
     Example: mien tune --data drawn --space space.toml --set image_size=24 --set width=0.25
     """
     from mien.data import read, roles
+    from mien.errors import unknown
     from mien.evaluation.schemes import k_fold
     from mien.report.searches import write_search
     from mien.runs.environment import trainings_at_once
     from mien.runs.recipe import VOTES
-    from mien.runs.settings import unknown
     from mien.search import Space
     from mien.search import tune as search
     from mien.study.paper import TABLE_IV, TABLES_V_IX
@@ -157,12 +157,12 @@ def crossval(
     Example: mien crossval --data drawn --attention none --attention cbam --scheme 5x2
     """
     from mien.data import read, roles
+    from mien.errors import unknown
     from mien.evaluation.compare import compare_folds
     from mien.evaluation.cross_validation import cross_validate
     from mien.evaluation.schemes import SCHEMES
     from mien.runs.atomic import write_json
     from mien.runs.environment import cores, trainings_at_once
-    from mien.runs.settings import unknown
 
     if scheme not in SCHEMES:
         raise RecipeError(unknown("scheme", scheme, SCHEMES))

@@ -68,9 +68,9 @@ def export(
     Example: mien export runs/RUN --out model.onnx --precision fp16 --data .data/fer2013
     """
     from mien.data import read, roles
+    from mien.errors import unknown
     from mien.export import export_onnx, export_program
     from mien.runs.run import Run
-    from mien.runs.settings import unknown
 
     opened = [Run.open(folder) for folder in run]
     faces = roles(read(data, skip_bad=skip_bad))[0] if data else None

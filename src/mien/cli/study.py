@@ -85,8 +85,8 @@ def study(
 
 def _study(data: str, scale: str, out: Path, *, skip_bad: bool = False, **options: Any) -> None:
     from mien.data import read
+    from mien.errors import unknown
     from mien.report import write_report
-    from mien.runs.settings import unknown
     from mien.study.scales import scales
     from mien.study.study import run_study
 

@@ -121,8 +121,8 @@ def recipe_of(
     They are those of `base`, of a kind of balancing, and of NAME=VALUE; the later ones count.
     """
     from mien.balance import BALANCE
+    from mien.errors import unknown
     from mien.runs.recipe import Recipe
-    from mien.runs.settings import unknown
     from mien.study.scales import recipes
 
     if name.endswith(".toml"):

@@ -17,6 +17,12 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The seven expressions in the order and with the numbers of the official FER-2013 release."""
 
 
+SAMPLE = 1024
+"""Images of a set whose digests its `sample` holds: of FER-2013's Training one in 28."""
+
+_DIGITS = 16  # of a digest in a sample
+
+
 @dataclass(frozen=True, eq=False)
 class FaceSet:
     """Face images of one size with their labels, names and splits.
@@ -123,6 +129,20 @@ class FaceSet:
     def stands_in(self, other: FaceSet) -> np.ndarray:
         """Which of these images stand pixel for pixel in `other`: bool ``[N]``."""
         return np.isin(image_hashes(self.images), image_hashes(other.images))
+
+    @cached_property
+    def sample(self) -> str:
+        """The least `SAMPLE` of the images' digests, in hex (a bottom-k sketch, Broder 1997).
+
+        By it `among` tells whether another set holds some of the same images, without these.
+        """
+        least = np.unique(image_hashes(self.images).astype(f"S{_DIGITS}"))[:SAMPLE]
+        return b"".join(least.tolist()).decode()
+
+    def among(self, sample: str) -> np.ndarray:
+        """Which of these images stand, pixel for pixel, in the `sample` of a set: bool ``[N]``."""
+        digests = [sample[i : i + _DIGITS].encode() for i in range(0, len(sample), _DIGITS)]
+        return np.isin(image_hashes(self.images).astype(f"S{_DIGITS}"), digests)
 
     @cached_property
     def fingerprint(self) -> str:

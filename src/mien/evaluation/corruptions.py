@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from mien.errors import DataError
-from mien.runs.settings import unknown
+from mien.errors import DataError, unknown
 
 STRENGTHS = (1, 2, 3, 4, 5)
 EYES, MOUTH = 0.37, 0.79

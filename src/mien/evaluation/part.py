@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien.data.faceset import FaceSet
+from mien.data.faceset import SAMPLE, FaceSet
 from mien.data.layout import TEST, VALIDATION
 from mien.data.splits import Roles, refuse_generated, roles
 from mien.errors import DataError
@@ -95,11 +95,18 @@ def _training_data(faces: FaceSet, models: Sequence[Trained]) -> tuple[FaceSet, 
 
 
 def _training_part(faces: FaceSet, model: Trained) -> FaceSet | None:
-    """What a model was trained on, if it was this set; all of the split for a part of it."""
+    """What a model was trained on, if it was this set; all of the split for a part of it.
+
+    A set of another name is this one if half of what was trained on stands in it: it was lifted.
+    """
     noted = model.trained_on
     part = faces[np.isin(faces.split, noted.get("split", []))]
-    same = noted.get("name") == faces.name or noted.get("fingerprint") == part.fingerprint
-    return part if len(part) and same else None
+    if not len(part):
+        return None
+    if noted.get("name") == faces.name or noted.get("fingerprint") == part.fingerprint:
+        return part
+    shown = part.among(noted.get("sample", "")).sum()
+    return part if shown and shown >= min(SAMPLE, noted["images"]) / 2 else None
 
 
 def _named(faces: FaceSet, names: Sequence[str]) -> str | None:

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 
 from mien.data.faceset import FaceSet
-from mien.errors import DataError
+from mien.errors import DataError, unknown
 from mien.export.graph import traced
 from mien.export.parity import check, parity
 from mien.export.source import Source, source_of
 from mien.inference import Classifier
 from mien.runs.atomic import write_bytes
 from mien.runs.run import Run
-from mien.runs.settings import unknown
 
 PRECISIONS = ("fp32", "fp16", "int8-weights", "int8")
 """``"fp16"`` and ``"int8-weights"`` store the weights in a half and a quarter of the space, the

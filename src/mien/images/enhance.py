@@ -6,12 +6,11 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 
 import cv2
 import numpy as np
 
-from mien.errors import DataError, RecipeError
+from mien.errors import DataError, RecipeError, unknown
 
 
 def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
@@ -39,11 +38,7 @@ def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
     """
     for step in steps:
         if step not in ENHANCEMENTS:
-            nearest = get_close_matches(step, ENHANCEMENTS, n=1, cutoff=0)[0]
-            raise RecipeError(
-                f"unknown enhancement '{step}': did you mean '{nearest}'? "
-                f"Known are {', '.join(ENHANCEMENTS)}"
-            )
+            raise RecipeError(unknown("enhancement", step, ENHANCEMENTS))
     if not steps:
         return images
     mapped = isinstance(images, np.memmap)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 
 import cv2
 import numpy as np
 import torch
 
-from mien.errors import DataError, RecipeError
+from mien.errors import DataError, RecipeError, unknown
+from mien.runs.recipe import CHOICES
 
-NORMALISATIONS = ("unit", "symmetric", "dataset", "imagenet")
+NORMALISATIONS = CHOICES["normalise"]
 """The kinds that `normalisation` knows."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -131,11 +131,7 @@ def normalisation(kind: str, images: np.ndarray) -> Normalisation:
         return Normalisation(IMAGENET_MEAN, IMAGENET_STD)
     if kind == "dataset":
         return _statistics(images.reshape(*images.shape[:3], channels))
-    nearest = get_close_matches(kind, NORMALISATIONS, n=1, cutoff=0)[0]
-    raise RecipeError(
-        f"unknown normalisation '{kind}': did you mean '{nearest}'? "
-        f"Known are {', '.join(NORMALISATIONS)}"
-    )
+    raise RecipeError(unknown("normalisation", kind, NORMALISATIONS))
 
 
 def _statistics(images: np.ndarray) -> Normalisation:

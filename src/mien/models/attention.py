@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mien.errors import RecipeError
+from mien.errors import RecipeError, unknown
 from mien.models import gating
 from mien.models.layers import convolution
+from mien.runs.recipe import CHOICES
 
-ATTENTIONS = ("none", "cbam", "se", "eca")
-GATES = ("paper", "identity")
+ATTENTIONS, GATES = CHOICES["attention"], CHOICES["gates"]
 
 NEAR_IDENTITY = 4.0
 """What a gate's sigmoid is given at the start with ``gates="identity"``: sigmoid(4) = 0.982."""
@@ -40,9 +40,9 @@ def create_attention(
         The kind or the gates are unknown.
     """
     if kind not in ATTENTIONS:
-        raise RecipeError(f"attention '{kind}' is unknown; choose from {', '.join(ATTENTIONS)}")
+        raise RecipeError(unknown("attention", kind, ATTENTIONS))
     if gates not in GATES:
-        raise RecipeError(f"gates '{gates}' are unknown; choose from {', '.join(GATES)}")
+        raise RecipeError(unknown("gates", gates, GATES))
     start = NEAR_IDENTITY if gates == "identity" else 0.0
     if kind == "cbam":
         return CBAM(channels, max(1, channels // ratio), start)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mien.errors import RecipeError
 from mien.models.attention import create_attention
 from mien.models.layers import scaled
 
@@ -307,27 +306,14 @@ def inceptionv3(
         the paper leaves unpadded, are padded, so that 48 pixels at stride 16 end in a 3x3 map.
         No parameter depends on it
     dropout : before the last layer; None is 0.5
-    drop_path : must be 0, there are no residual branches to drop
+    drop_path : has no effect, there are no residual branches to drop
     batch_norm : has no effect, InceptionV3 is always normalised
-
-    Raises
-    ------
-    RecipeError
-        For an unknown `place`, a `drop_path`, or an image of fewer than 32 pixels.
 
     Notes
     -----
     Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016. Names and
     shapes of the parameters are those of timm's ``inception_v3`` with ``aux_logits=True``.
     """
-    if place != "default":
-        raise RecipeError(f"inceptionv3 has no place '{place}' for attention; it has default")
-    if drop_path:
-        raise RecipeError("inceptionv3 has no residual branches to drop; set drop_path to 0")
-    if image_size < 32:
-        raise RecipeError(
-            f"image_size {image_size} is too small for inceptionv3; use 32 pixels or more"
-        )
     return InceptionV3(
         classes=classes,
         channels=channels,

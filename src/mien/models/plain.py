@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import nn
 
-from mien.errors import RecipeError
 from mien.models.attention import create_attention
 from mien.models.layers import convolution, scaled
 
@@ -89,8 +88,6 @@ def plain(
     batch_norm: bool,
 ) -> nn.Module:
     """The plain network; the arguments are those of `mien.models.create_model`."""
-    if drop_path:
-        raise RecipeError("plain networks have no residual branches to drop; set drop_path to 0")
     return Plain(
         stages,
         classes=classes,

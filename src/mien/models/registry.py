@@ -13,7 +13,6 @@ writing its builder and one line in `REGISTRY`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,7 +20,7 @@ from typing import Any
 
 from torch import nn
 
-from mien.errors import RecipeError
+from mien.errors import RecipeError, unknown
 from mien.models.attention import ATTENTIONS, GATES
 
 STRIDES = (8, 16, 32)
@@ -36,16 +35,18 @@ class Entry:
     builder : ``"module:function"``, imported when the model is asked for
     smallest : the smallest image size at each total stride
     places : where its attention may stand, the default first
+    residual : whether it has branches that stochastic depth can drop
     """
 
     builder: str
     smallest: dict[int, int]
     places: tuple[str, ...] = ("default",)
+    residual: bool = False
 
 
 REGISTRY = {
     "vgg19": Entry("mien.models.vgg:vgg19", {8: 8, 16: 16, 32: 32}, ("default", "convolutions")),
-    "resnet50": Entry("mien.models.resnet:resnet50", {8: 8, 16: 16, 32: 32}),
+    "resnet50": Entry("mien.models.resnet:resnet50", {8: 8, 16: 16, 32: 32}, residual=True),
     "inceptionv3": Entry("mien.models.inception:inceptionv3", {8: 32, 16: 32, 32: 32}),
     "plain": Entry("mien.models.plain:plain", {8: 8, 16: 16, 32: 32}),
     "compact": Entry("mien.models.plain:compact", {8: 8, 16: 16, 32: 32}),
@@ -110,8 +111,9 @@ def create_model(
         "drop_path": drop_path,
         "batch_norm": batch_norm,
     }
-    _check("attention", attention, ATTENTIONS)
-    _check("gates", gates, GATES)
+    for setting, value, known in (("attention", attention, ATTENTIONS), ("gates", gates, GATES)):
+        if value not in known:
+            raise RecipeError(unknown(setting, value, known))
     if stride not in STRIDES:
         raise RecipeError(f"stride {stride} is unknown; choose 8, 16 or 32")
     if not width > 0:
@@ -124,16 +126,18 @@ def create_model(
 
         model: Any = timm_model(name.removeprefix("timm:"), **settings)
     else:
-        model = _builder(name, place, stride, image_size)(**settings)
+        model = _builder(name, place, stride, image_size, drop_path)(**settings)
     model.name, model.settings = name, settings
     model.classes, model.channels, model.image_size = classes, channels, image_size
     return model
 
 
-def _builder(name: str, place: str, stride: int, image_size: int) -> Callable[..., Any]:
+def _builder(
+    name: str, place: str, stride: int, image_size: int, drop_path: float
+) -> Callable[..., Any]:
     """The builder of one of our own backbones, after a look at what it can do."""
     if name not in REGISTRY:
-        _check("model", name, (*REGISTRY, "timm:<name>"))
+        raise RecipeError(unknown("model", name, (*REGISTRY, "timm:<name>")))
     entry = REGISTRY[name]
     if place not in entry.places:
         raise RecipeError(
@@ -144,14 +148,7 @@ def _builder(name: str, place: str, stride: int, image_size: int) -> Callable[..
             f"image_size {image_size} is too small for {name} at stride {stride}, which takes "
             f"{entry.smallest[stride]} pixels or more; use larger images or a smaller stride"
         )
+    if drop_path and not entry.residual:
+        raise RecipeError(f"{name} has no residual branches to drop; set drop_path to 0")
     module, function = entry.builder.split(":")
     return getattr(import_module(module), function)
-
-
-def _check(setting: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise a RecipeError that names the nearest choice and all, unless the value is one."""
-    if value in choices:
-        return
-    near = difflib.get_close_matches(value, choices, 1)
-    hint = f"did you mean '{near[0]}'? Known" if near else "known"
-    raise RecipeError(f"{setting} '{value}' is unknown; {hint}: {', '.join(choices)}")

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mien.errors import RecipeError
 from mien.models.attention import create_attention
 from mien.models.layers import scaled
 
@@ -18,8 +17,6 @@ HIDDEN = 4096
 
 POOLS = {32: 5, 16: 4, 8: 3}
 """How many of the five stages end in a pool, for each total stride."""
-
-PLACES = ("default", "convolutions")
 
 
 class HiddenLayers(nn.Module):
@@ -147,28 +144,14 @@ def vgg19(
         last map (7 at 224 and stride 32, 3 at 48 and stride 16). Images of another size are
         accepted, their last map is averaged to ``k x k``
     dropout : before each of the two last layers; None is the paper's 0.5
-    drop_path : must be 0, there are no residual branches to drop
+    drop_path : has no effect, there are no residual branches to drop
     batch_norm : whether each convolution is followed by batch normalisation
-
-    Raises
-    ------
-    RecipeError
-        For an unknown `place`, a `drop_path`, or an image too small for the pools.
 
     Notes
     -----
     Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition",
     2015. Names and shapes of the parameters are those of timm's ``vgg19_bn`` and ``vgg19``.
     """
-    if place not in PLACES:
-        raise RecipeError(f"vgg19 has no place '{place}' for attention; it has {', '.join(PLACES)}")
-    if drop_path:
-        raise RecipeError("vgg19 has no residual branches to drop; set drop_path to 0")
-    if image_size < stride:
-        raise RecipeError(
-            f"image_size {image_size} is too small for vgg19 at stride {stride}: "
-            f"nothing is left after {POOLS[stride]} pools; use {stride} pixels or more"
-        )
     return VGG(
         classes=classes,
         channels=channels,

@@ -8,11 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from mien.data.faceset import FaceSet
 from mien.errors import RecipeError, RunError
 from mien.runs.atomic import write_json, write_text
 from mien.runs.settings import Settings
 
 R = TypeVar("R", bound=Settings)
+
+
+def noted(part: FaceSet) -> dict[str, Any]:
+    """What a run keeps of the images of one of its parts."""
+    return {
+        "name": part.name,
+        "split": sorted(set(part.split.tolist())),
+        "images": len(part),
+        "fingerprint": part.fingerprint,
+    }
 
 
 @dataclass

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mien.errors import RecipeError
-from mien.runs.settings import Settings, unknown
+from mien.errors import RecipeError, unknown
+from mien.runs.settings import Settings
 
 STAGES = 4
 """Times that the side is doubled by the generator and halved by the discriminator."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mien.errors import RecipeError
-from mien.runs.settings import Settings, unknown
+from mien.errors import RecipeError, unknown
+from mien.runs.settings import Settings
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "attention": ("none", "cbam", "se", "eca"),

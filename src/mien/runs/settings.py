@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from mien.errors import RecipeError
+from mien.errors import RecipeError, unknown
 
 KINDS = {
     "bool": "true or false",
@@ -114,14 +113,6 @@ class Settings:
             if name not in names:
                 raise RecipeError(unknown("setting", name, names))
         return settings
-
-
-def unknown(what: str, given: str, known: Iterable[str]) -> str:
-    """The text of an error for a name that is not known, with the nearest known ones."""
-    known = sorted(known)
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
-    hint = f" (did you mean '{near[0]}'?)" if near else ""
-    return f"unknown {what} '{given}'{hint}; known: {', '.join(known)}"
 
 
 def _toml(value: Any) -> str:

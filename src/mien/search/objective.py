@@ -14,9 +14,8 @@ import numpy as np
 
 from mien.data.faceset import FaceSet
 from mien.data.splits import roles
-from mien.errors import DataError
+from mien.errors import DataError, unknown
 from mien.runs.run import Run
-from mien.runs.settings import unknown
 
 PROTOCOLS = ("clean", "paper")
 

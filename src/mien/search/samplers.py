@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien.errors import RecipeError, RunError
-from mien.runs.settings import unknown
+from mien.errors import RecipeError, RunError, unknown
 from mien.search.space import KIND_OF, Range, Setting, Space, setting_key
 from mien.search.trials import Trial
 

@@ -9,12 +9,11 @@ from statistics import fmean
 from typing import Any
 
 from mien.data.faceset import FaceSet
-from mien.errors import MienError, RecipeError, RunError
+from mien.errors import MienError, RecipeError, RunError, unknown
 from mien.executors import Executor, Local
 from mien.metrics import wilson_interval
 from mien.runs.environment import cores
 from mien.runs.run import TRAINING_CODE
-from mien.runs.settings import unknown
 from mien.search.fidelity import FIDELITIES, Fidelity, merit, part_of
 from mien.search.importance import importance
 from mien.search.objective import Fold, Objective, create_objective

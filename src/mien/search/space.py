@@ -10,9 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mien.errors import RecipeError
+from mien.errors import RecipeError, unknown
 from mien.runs.recipe import Recipe
-from mien.runs.settings import read_toml, unknown
+from mien.runs.settings import read_toml
 
 KIND_OF = {f.name: str(f.type) for f in fields(Recipe)}
 NUMERIC = ("int", "float", "float | None")

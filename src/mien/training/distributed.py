@@ -18,7 +18,7 @@ from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mien.data.faceset import FaceSet
-from mien.errors import MienError, RecipeError, RunError
+from mien.errors import MienError, RecipeError, RunError, unknown
 from mien.executors.local import START
 from mien.executors.ray_cluster import import_ray
 from mien.runs.atomic import remove_leftovers
@@ -26,7 +26,6 @@ from mien.runs.environment import choose_device, within_memory
 from mien.runs.lock import locked
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished, run_name
-from mien.runs.settings import unknown
 from mien.training.conflicts import settled
 from mien.training.earlier import check_beginning
 from mien.training.generated import generated_faces

@@ -89,15 +89,19 @@ class Earlier:
     def check(self, role: str, train: FaceSet, validation: FaceSet | None) -> None:
         """Refuse it if it may have learned from validation images that are new to `train`.
 
-        That of another data set, by its name, is taken if all it knows is that set's: whether it
-        holds some of the same images cannot be told.
+        That of another data set, by its name, is taken if all it knows is that set's, and its
+        sample holds none of these images.
 
         Raises
         ------
         RecipeError
             that names the setting `role`.
         """
-        if validation is None or (self.alone and validation.name != self.data["train"]["name"]):
+        if validation is None:
+            return
+        noted = self.data["train"]
+        foreign = self.alone and validation.name != noted["name"]
+        if foreign and not _shows(noted, train, validation):
             return
         if self._may_know(train, validation):
             raise RecipeError(
@@ -163,18 +167,46 @@ def beginning(recipe: Recipe) -> Earlier | None:
     return None if folder is None else Earlier.of_run(folder, "weights")
 
 
+def _shows(noted: Mapping[str, Any], train: FaceSet, validation: FaceSet) -> bool:
+    """Whether what was noted of a training part shows images of `validation` new to `train`."""
+    known = validation.among(noted.get("sample", ""))
+    return bool(known.any() and (known & unseen(validation, train)).any())
+
+
 def check_beginning(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> None:
-    """Refuse to begin from weights that may know the validation part's labels.
+    """Refuse to begin from weights that may know images of the validation part.
+
+    Of a file that Mien did not write it cannot be told.
 
     Raises
     ------
     RecipeError
-        for a run that is not finished, or as `Earlier.check` says.
+        for a run that is not finished, as `Earlier.check` says, or for a file whose training saw
+        images of the validation part that are new to `train`.
     RunError
         for a folder that is no run.
     """
     if earlier := beginning(recipe):
         earlier.check("weights", train, validation)
+    elif validation is not None and _shows(_noted_in(recipe.weights), train, validation):
+        raise RecipeError(
+            f"weights: {recipe.weights} was trained on images of the validation part "
+            f"({validation.name}, {validation.split[0]}); give weights that were trained on the "
+            "same training part"
+        )
+
+
+def _noted_in(weights: str) -> dict[str, Any]:
+    """What a file of weights says of the images that it was trained on; empty without a word."""
+    from safetensors import SafetensorError, safe_open
+
+    if weights in ("none", "imagenet"):
+        return {}
+    try:
+        with safe_open(weights, "pt") as file:
+            return json.loads((file.metadata() or {}).get("trained_on", "{}"))
+    except (OSError, SafetensorError, ValueError):  # loading the weights names what is wrong
+        return {}
 
 
 def begin(model: nn.Module, recipe: Recipe, classes: tuple[str, ...]) -> list[str]:

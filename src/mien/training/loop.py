@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from mien.runs.environment import (
     reset_peak_memory,
     versions,
 )
+from mien.runs.folder import noted
 from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
 from mien.runs.run import Predictions, Run, digest_of
@@ -75,16 +77,6 @@ def compiled(model: nn.Module, device: torch.device) -> Callable[..., Any]:
     check_compiler(device)
     allow_many_maps()  # of images that grow, which would not be compiled from the ninth size on
     return torch.compile(model, dynamic=False)
-
-
-def noted(part: FaceSet) -> dict[str, Any]:
-    """What a run keeps of one of its parts."""
-    return {
-        "name": part.name,
-        "split": sorted(set(part.split.tolist())),
-        "images": len(part),
-        "fingerprint": part.fingerprint,
-    }
 
 
 class Training:
@@ -148,7 +140,8 @@ class Training:
         if not self.share.leads:
             self.run = Run(path, self.recipe)
             return
-        data = {"train": noted(self.train) | {"alone": alone(self.recipe, self.train)}}
+        known = {"sample": self.train.sample, "alone": alone(self.recipe, self.train)}
+        data = {"train": noted(self.train) | known}
         if self.validation is not None:
             data["validation"] = noted(self.validation)
         self.run = Run.create(
@@ -349,7 +342,8 @@ class Training:
         if recipe.auxiliary_votes:
             leave_out_votes(self.model)
         state = {k: v.detach().contiguous().cpu() for k, v in self.model.state_dict().items()}
-        write_bytes(run.weights_path, save(state))
+        trained_on = json.dumps(run.info["data"]["train"])  # for who takes the file elsewhere
+        write_bytes(run.weights_path, save(state, {"trained_on": trained_on}))
         if self.validation is not None:
             split = str(self.validation.split[0])
             kept = Predictions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -21,6 +22,7 @@ from mien.images.tensors import as_float, brought
 from mien.runs.atomic import write_bytes
 from mien.runs.checkpoint import Stateful, load_checkpoint, save_checkpoint
 from mien.runs.environment import choose_device, within_memory
+from mien.runs.folder import noted
 from mien.runs.lock import locked
 from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
@@ -123,7 +125,8 @@ def pretrain(
                 "there"
             ) from None
         state = {name: t.detach().contiguous().cpu() for name, t in model.state_dict().items()}
-        write_bytes(out, save(state, {"pretraining": key}))
+        trained_on = json.dumps(noted(faces) | {"sample": faces.sample})
+        write_bytes(out, save(state, {"pretraining": key, "trained_on": trained_on}))
     shutil.rmtree(folder)
     return out
 

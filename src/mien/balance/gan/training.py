@@ -30,6 +30,7 @@ from mien.runs.environment import (
     versions,
     within_memory,
 )
+from mien.runs.folder import noted
 from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.lock import locked
 from mien.runs.progress import TrainingProgress
@@ -155,12 +156,7 @@ class GeneratorTraining:
             {
                 "state": "training",
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "data": {
-                    "name": self.train.name,
-                    "split": sorted(set(self.train.split.tolist())),
-                    "images": len(self.train),
-                    "fingerprint": self.train.fingerprint,
-                },
+                "data": noted(self.train),
                 "classes": list(self.train.classes),
                 "channels": self.train.channels,
                 "parameters": {
