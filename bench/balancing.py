@@ -9,7 +9,8 @@ The generator is trained anew in the training part of each fold. What is trained
         post-hoc gan gan-disgust gan+oversample "none, as long" "oversample, as long" \\
         --folds 5 --seeds 3 --workers 2 --threads 1 --out docs/results/balancing.md
 
-where those "as long" have as many steps as generated images bring; and on an accelerator from
+where those "as long" have as many steps as generated images bring, and "as long as disgust" as many
+as those of disgust alone; and on an accelerator from
 ``--arms`` left out and ``--generators default``. With ``--folds 1`` training is on all of Training
 and the images of PublicTest that do not stand there are held out, for a generator that is too slow
 to train in every fold.
@@ -50,8 +51,9 @@ PUBLISHED = 5670
 
 POWER = 0.8
 
-AS_LONG = ", as long"
-"""Ends the name of an arm that has the epochs for as many steps as generated images bring."""
+AS_LONG, AS_DISGUST = ", as long", ", as long as disgust"
+"""End the name of an arm with the epochs for as many steps as generated images bring: those of all
+small classes, or of disgust alone."""
 
 POST_HOC = "post-hoc"
 """Begins the name of an arm that trains nothing: the answers of none, as if classes were even.
@@ -95,8 +97,8 @@ def arms(lift: str, generators: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {
         **simple,
         **generated,
-        **{f"{name}{AS_LONG}": kind for name, kind in simple.items()},
-        **{f"{POST_HOC}{length}": {} for length in ("", AS_LONG)},
+        **{f"{n}{length}": kind for length in (AS_LONG, AS_DISGUST) for n, kind in simple.items()},
+        **{f"{POST_HOC}{length}": {} for length in ("", AS_LONG, AS_DISGUST)},
     }
 
 
@@ -156,11 +158,16 @@ def beside(found: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
         (one, other)
         for other in others
         for one in others
-        if (AS_LONG in one.name and "gan" in other.name)
+        if ("gan" in other.name and one.name.endswith(length_of(other.name)))
         or other.name.startswith(f"{one.name} by ")
         or (one.name == POST_HOC and other.name == "softmax")
     ]
     return [(first, other) for other in others] + alike
+
+
+def length_of(name: str) -> str:
+    """What ends the names of the arms that have as many steps as one of generated images."""
+    return AS_DISGUST if name.startswith("gan-disgust") else AS_LONG
 
 
 def differences_table(found: Sequence[Arm], faces: FaceSet, context: str) -> Table:
@@ -283,8 +290,15 @@ def main(argv: Sequence[str] | None = None) -> str:
     if missing := [name for name in wanted if name not in known]:
         parser.error(f"no arm '{missing[0]}'; known: {', '.join(known)}")
     train = faces[folds[0].train]
-    more = 1 + to_generate(train.counts(), train.classes, lift).sum() / len(train)
-    epochs = {name: round(args.epochs * (more if AS_LONG in name else 1)) for name in wanted}
+    more = {
+        length: 1 + to_generate(train.counts(), train.classes, what).sum() / len(train)
+        for length, what in ((AS_LONG, lift), (AS_DISGUST, f"disgust={lift}"))
+        if any(name.endswith(length) for name in wanted)
+    }
+    epochs = {
+        name: round(args.epochs * next((m for end, m in more.items() if name.endswith(end)), 1))
+        for name in wanted
+    }
     recipes = {
         (name, seed): NET.but(**known[name], epochs=epochs[name], seed=seed)
         for seed in range(args.seeds)
@@ -309,9 +323,10 @@ def main(argv: Sequence[str] | None = None) -> str:
         seconds = float(np.mean([one for _, one in each])), spent
         predicted = np.stack([predicted for predicted, _ in each])[:, held_out]
         found.append(Arm(name, predicted, seconds))
+    longer = "".join(f", {m:.2f} times as many where '{end[2:]}'" for end, m in more.items())
     context = (
         f"{divided}, seeds 0 to {args.seeds - 1}; {NET.title} at {NET.image_size} pixels, "
-        f"{args.epochs} epochs, where generated images make an epoch {more:.2f} times as long; "
+        f"{args.epochs} epochs{longer}; "
         f"generator {', '.join(args.generators)}; lift {lift}."
     )
     about = [

@@ -333,17 +333,17 @@ def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_wh
 ) -> None:
     net = mien.Recipe(width=0.1, image_size=32, ema=0.9)
     monkeypatch.setattr(bench.balancing, "NET", net)
-    arms = ["weights", "oversample, as long"]
+    arms = ["weights", "oversample, as long", "none, as long as disgust"]
     asked = ["--arms", *arms, "--folds", "2", "--seeds", "2", "--epochs", "2", "--lift", "98"]
     text = bench.balancing.main([*SMALL, *asked, "--runs", str(tmp_path)])
     # Every class has 7 of its 14 training faces in a fold's training part.
     runs = [mien.Run.open(path.parent) for path in tmp_path.glob("*/run.json")]
-    assert sorted(run.recipe.epochs for run in runs) == [2] * 8 + [28] * 4
+    assert sorted(run.recipe.epochs for run in runs) == [2] * 8 + [6] * 4 + [28] * 4
     assert {run.info["data"]["train"]["images"] for run in runs} == {49}
     rows = rows_of(text, "Kinds of balancing")
     assert [row[0] for row in rows] == ["none", *arms]
     tests = rows_of(text, "Differences, paired")
-    assert [row[0] for row in tests] == ["weights"] * 2 + ["oversample, as long"] * 2
+    assert [row[0] for row in tests] == [arm for arm in arms for _ in range(2)]
     assert {row[1] for row in tests} == {"none"}
     for accuracy in tests[::2]:
         arm = next(row for row in rows if row[0] == accuracy[0])
@@ -351,11 +351,21 @@ def test_balancing_holds_every_image_out_once_a_seed_and_trains_an_arm_longer_wh
         assert number(accuracy[3]) == pytest.approx(expected, abs=0.11)
     made_up = [
         bench.balancing.Arm(name, np.zeros((1, 1), int), (0.0, 0.0))
-        for name in ("none", "softmax", "post-hoc", "gan", "oversample, as long", "gan by long")
+        for name in (
+            "none",
+            "softmax",
+            "post-hoc",
+            "gan",
+            "oversample, as long",
+            "gan by long",
+            "gan-disgust",
+            "none, as long as disgust",
+        )
     ]
     pairs = [(one.name, other.name) for one, other in bench.balancing.beside(made_up)]
-    assert pairs[:5] == [("none", arm.name) for arm in made_up[1:]]
-    assert set(pairs[5:]) == {
+    assert pairs[:7] == [("none", arm.name) for arm in made_up[1:]]
+    assert set(pairs[7:]) == {
+        ("none, as long as disgust", "gan-disgust"),
         ("post-hoc", "softmax"), ("gan", "gan by long"),
         *(("oversample, as long", gan) for gan in ("gan", "gan by long")),
     }  # fmt: skip
