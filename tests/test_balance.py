@@ -201,7 +201,7 @@ def test_the_tables_show_what_was_added_and_every_measure_with_its_floor(
     measures = {row[0]: row for row in quality.shown()}
     assert "KID x 1,000, real against real" in measures
     agreed = done["quality"]["per_class"][0]["agreement"]["share"]
-    assert measures["taken for its class (%)"][2] == f"{100 * agreed:.1f}"
+    assert measures["taken for its class (%; all: mean of classes)"][2] == f"{100 * agreed:.1f}"
     assert "FID" in quality.notes[0]
     assert judge.name in quality.notes[1]
     names = [figure.name for figure in balance_figures(done, sheets)]

@@ -127,7 +127,8 @@ def assess(
 
     Every distance is taken at equal n, with the same number of each class on both sides, beside
     its value of real against real at that n. A class gives half its held-out faces, or all its
-    generated ones where these are fewer: 28 of the 56 disgust faces of FER-2013's PublicTest.
+    generated ones where these are fewer: 20 of the 41 disgust faces of FER-2013's PublicTest
+    that do not stand in Training.
 
     Parameters
     ----------

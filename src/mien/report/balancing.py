@@ -97,7 +97,7 @@ def quality(balance: Balance, where: str) -> Table:
         values("KID x 1,000, real against real", None, pick("kid", "real", milli)),
         values("... its deviation", None, pick("kid", "real_sd", milli)),
         values(
-            "taken for its class (%)",
+            "taken for its class (%; all: mean of classes)",
             share(found["agreement"]),
             pick("agreement", "share", share),
         ),
