@@ -23,7 +23,7 @@ from typer.main import get_command
 from mien.balance import BALANCE
 from mien.cli import app, main
 from mien.cli.train import recipe_of
-from mien.data import CLASSES, draw_faces
+from mien.data import CLASSES, draw_faces, read
 from mien.runs.recipe import Recipe
 from mien.study.scales import Planned, Scale
 from mien.training import fit
@@ -243,6 +243,14 @@ def test_tune_leaves_the_best_setting_as_a_recipe_that_train_takes(
     assert f"best: {best['value']:.4f}" in done.stdout
     again = mien("train", "--data", "drawn:105", "--recipe", out / "best.toml")
     assert again.returncode == 0, again.stderr
+    assert not (out / "openings.jsonl").exists()
+    done = mien(
+        "tune", "--data", "drawn:105", "--space", "space.toml", *sets, "--jobs", 1,
+        "--protocol", "paper", "--name", "theirs",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (opening,) = map(json.loads, (out / "openings.jsonl").read_text().splitlines())
+    assert (opening["split"], opening["data"]) == ("test", read("drawn:105")["test"].fingerprint)
 
 
 def test_a_crossval_whose_folds_failed_ends_with_an_error(

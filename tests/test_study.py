@@ -304,6 +304,7 @@ def test_a_study_searches_and_cross_validates_what_its_scale_plans_and_reports_i
     results = study(faces, scale, tmp_path)
     assert results["state"] == "complete"
     (search,) = results["searches"]
+    assert "nothing chosen on any split but settings by the searches" in results["protocol_text"]
     assert search["space"]["size"] == 2
     assert search["data"]["name"] == faces.name
     by_key = {validation["key"]: validation for validation in results["validations"]}

@@ -2,29 +2,31 @@
 
 from mien.cli import (
     balance,
+    compare,
     data,
     evaluate,
     explain,
     export,
     predict,
-    robustness,
     serve,
     study,
     train,
+    tune,
 )
 from mien.cli.app import app, main
 
 __all__ = [
     "app",
     "balance",
+    "compare",
     "data",
     "evaluate",
     "explain",
     "export",
     "main",
     "predict",
-    "robustness",
     "serve",
     "study",
     "train",
+    "tune",
 ]

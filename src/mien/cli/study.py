@@ -1,4 +1,4 @@
-"""Commands of the study: demo, study, report."""
+"""Commands of the study: demo, study, report, and the paper that it follows."""
 
 from __future__ import annotations
 
@@ -118,3 +118,27 @@ def report(
     from mien.report import write_report
 
     print(f"report: {write_report(folder)}")
+
+
+@app.command()
+def paper(
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the tables into this folder.")
+    ] = None,
+) -> None:
+    """Print the published tables as data, and the audit of their sums, settings and p-values.
+
+    Example: mien paper --out studies/paper
+    """
+    from mien.report.audited import published_tables
+    from mien.report.table import write_tables
+    from mien.study.published_audit import audit_of_paper
+
+    audit = audit_of_paper()
+    tables = published_tables(audit)
+    for table in tables:
+        print(table.to_markdown())
+    print(audit.summary)
+    if out is not None:
+        write_tables(tables, out)
+        print(f"tables: {out}")

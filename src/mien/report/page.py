@@ -192,8 +192,6 @@ def _test(results: Results) -> str:
     test = data["roles"]["test"]
     unlabelled = {split: n for split, n in data["unlabelled"].items() if n}
     if test in evaluated_splits(results) and test is not None:
-        if results["protocol"] != "clean":
-            return f"By the paper's protocol, settings may have been chosen on {test} itself."
         first = min(
             (o["date"] for o in results.get("openings", []) if o["split"] == test), default=""
         )

@@ -163,8 +163,6 @@ def role(results: Results, split: str) -> str:
     """What a split was used for, in a word or two; never 'test' for one that was chosen on."""
     roles = results["data"]["roles"]
     if split == roles["validation"]:
-        if split == roles["test"]:
-            return "validation (chosen on; the paper's protocol calls it test)"
         chosen = any(model["recipe"].get("patience") for model in finished(results))
         return "validation (chosen on)" if chosen else "validation"
     if split == roles["test"]:

@@ -32,8 +32,9 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7)
 """Validation accuracies to which the epochs are counted."""
 
 PROTOCOL = (
-    "clean: trained on the training split, nothing chosen on any split, the last averaged weights "
-    "taken; images that stand in the training split too are left out where it is said"
+    "clean: trained on the training split, nothing chosen on any split{searched}, the last "
+    "averaged weights taken; images that stand in the training split too are left out where it is "
+    "said"
 )
 
 
@@ -87,7 +88,9 @@ class StudyResults:
             "scale_label": self.scale.label,
             "toy": self.scale.toy,
             "protocol": "clean",
-            "protocol_text": PROTOCOL,
+            "protocol_text": PROTOCOL.format(
+                searched=" but settings by the searches" if self.scale.searches else ""
+            ),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": self.command,
             "state": "partial" if self._missing() or not all(r for _, r in found) else "complete",
