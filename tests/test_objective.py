@@ -44,7 +44,7 @@ def test_the_recipes_loss_is_the_one_that_is_trained_with(kind: str) -> None:
     batch = Batch(torch.zeros(8, 1, 24, 24), votes.softmax(1), weights)
     recipe = Recipe(loss=kind, logit_adjustment=0.5)
     objective = Objective(recipe, faces, Normalisation((0.0,), (1.0,)), torch.device("cpu"))
-    found, kept = objective(logits, batch, objective.answered(batch.images))
+    found, kept = objective(logits, batch, objective.answered(batch))
     prior = 0.5 * log_prior(faces.labels, 7)
     assert prior.std() > 0.1
     expected = cross_entropy(

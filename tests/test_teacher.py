@@ -17,9 +17,8 @@ from mien.errors import RecipeError, RunError
 from mien.images import Normalisation
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
-from mien.training import fit, predict_probabilities
+from mien.training import fit, objective, predict_probabilities
 from mien.training.batches import prepared
-from mien.training.objective import Objective
 from mien.training.teacher import answers, distillation, load_teachers
 
 TINY = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=2, batch_size=32)
@@ -125,13 +124,12 @@ def test_teachers_are_asked_about_the_images_before_they_were_degraded(
     first: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[torch.Tensor] = []
-    answered = Objective.answered
 
-    def noted(self: Objective, images: torch.Tensor) -> torch.Tensor | None:
+    def noted(teachers: Any, images: torch.Tensor, *further: Any) -> torch.Tensor:
         shown.append(images.clone())
-        return answered(self, images)
+        return answers(teachers, images, *further)
 
-    monkeypatch.setattr(Objective, "answered", noted)
+    monkeypatch.setattr(objective, "answers", noted)
     for name, share in (("clean", 0.0), ("worse", 1.0)):
         recipe = TINY.but(epochs=1, teacher=[str(first.path)], degrade=share)
         trained(recipe, tmp_path / name)

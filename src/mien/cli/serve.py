@@ -36,7 +36,8 @@ def serve(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A limit: body_mb, images, megapixels, seconds, queue, memory_mb, batch, wait_ms.",
+            help="A limit: body_mb, images, boxes, megapixels, seconds, queue, memory_mb, batch, "
+            "wait_ms.",
         ),
     ] = None,
 ) -> None:

@@ -60,7 +60,7 @@ def roles(faces: FaceSet, *, seed: int = 0, validation_share: float = 0.1) -> tu
         Where no split is for training, where it has unlabelled images, where it lacks a class
         that another split has, or where generated images stand in another one.
     """
-    train, validation, test = (_find(faces, names) for names in (TRAIN, VALIDATION, TEST))
+    train, validation, test = (split_named(faces, names) for names in (TRAIN, VALIDATION, TEST))
     if train is None:
         if validation or test or len(faces.splits) != 1:
             raise DataError(
@@ -216,7 +216,7 @@ def _allot(sizes: np.ndarray, shares: Sequence[float]) -> np.ndarray:
     return parts
 
 
-def _find(faces: FaceSet, names: Sequence[str]) -> str | None:
+def split_named(faces: FaceSet, names: Sequence[str]) -> str | None:
     """The split whose name comes first among `names`."""
     lower = {split.lower(): split for split in faces.splits}
     return next((lower[name] for name in names if name in lower), None)

@@ -56,9 +56,9 @@ def detector(name: str = "auto", model: Path | str | None = None, *, threads: in
     Raises
     ------
     DataError
-        for an unknown name, or a file that no detector was named for.
+        for an unknown name, a file that no detector was named for, or none in the cache.
     RunError
-        if the file is not there or is of another kind.
+        if a file that was given is not there, or one is of another kind.
     """
     if name not in DETECTORS:
         raise DataError(f"there is no detector '{name}'; choose of {', '.join(DETECTORS)}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from mien.data.faceset import SAMPLE, FaceSet
 from mien.data.layout import TEST, VALIDATION
-from mien.data.splits import Roles, refuse_generated, roles
+from mien.data.splits import Roles, refuse_generated, roles, split_named
 from mien.errors import DataError
 from mien.evaluation.trained import Trained
 
@@ -54,7 +54,7 @@ def part_of(faces: FaceSet, models: Sequence[Trained], split: str | None = None)
         faces, parts = trained
         named: dict[str, str | None] = {"validation": parts.validation, "test": parts.test}
     else:
-        named = {"validation": _named(faces, VALIDATION), "test": _named(faces, TEST)}
+        named = {"validation": split_named(faces, VALIDATION), "test": split_named(faces, TEST)}
     if split is None and trained is None and len(faces.splits) == 1:
         split = "all"
     chosen = split or "validation"
@@ -107,11 +107,6 @@ def _training_part(faces: FaceSet, model: Trained) -> FaceSet | None:
         return part
     shown = part.among(noted.get("sample", "")).sum()
     return part if shown and shown >= min(SAMPLE, noted["images"]) / 2 else None
-
-
-def _named(faces: FaceSet, names: Sequence[str]) -> str | None:
-    lower = {split.lower(): split for split in faces.splits}
-    return next((lower[name] for name in names if name in lower), None)
 
 
 def _unseen(

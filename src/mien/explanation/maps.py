@@ -7,8 +7,7 @@ size of the pixels, 1 at the place that matters most to each image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mien.models.attention import CBAM
+from mien.models.layers import hooked
 
 Score = Callable[[torch.Tensor], torch.Tensor]
 """What is asked of pixels ``[N, C, H, W]``: a number for each image, ``[N]``."""
@@ -56,7 +56,7 @@ def cbam_gates(model: nn.Module, pixels: torch.Tensor) -> dict[str, Gates]:
         for name, module in model.named_modules()
         if isinstance(module, CBAM)
     ]
-    with _removing(hooks):
+    with hooked(hooks):
         model(pixels)
     return found
 
@@ -147,7 +147,7 @@ def _last_maps(
             caught.append(output)
 
     hooks = [model.get_submodule(name).register_forward_hook(catch) for name in names]
-    with torch.enable_grad(), _removing(hooks):
+    with torch.enable_grad(), hooked(hooks):
         # Weights may be frozen: with the pixels, a graph there is in any case.
         logits = model(pixels.detach().requires_grad_())
         chosen = logits.gather(1, classes[:, None]).sum()
@@ -171,12 +171,3 @@ def _to_one(maps: torch.Tensor) -> torch.Tensor:
     """Maps from 0 on, each divided by its largest value; one that is 0 everywhere stays so."""
     largest = maps.amax((1, 2), keepdim=True)
     return maps / torch.where(largest > 0, largest, 1)
-
-
-@contextmanager
-def _removing(hooks: list[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

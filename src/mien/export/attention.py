@@ -11,6 +11,7 @@ from torch import nn
 
 from mien.errors import RunError
 from mien.models.attention import CBAM
+from mien.models.layers import hooked
 
 CBAM_MAP = "mean of CBAM's spatial gates, least 0, most 1"
 CLASS_MAP = "class activation map of the predicted class, most 1"
@@ -66,11 +67,8 @@ def _cbam(network: nn.Module) -> Look:
             for module in network.modules()
             if isinstance(module, CBAM)
         ]
-        try:
+        with hooked(hooks):
             logits = network(pixels)
-        finally:
-            for hook in hooks:
-                hook.remove()
         mean = torch.stack(gates).mean(0)[:, 0]
         return logits, _to_one(mean - mean.amin((1, 2), keepdim=True))
 

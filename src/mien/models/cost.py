@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from mien.models.attention import CBAM, ECA, SE
+from mien.models.layers import hooked
 
 ATTENTION = (CBAM, SE, ECA)
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -76,7 +76,7 @@ def cost(model: nn.Module, image_size: int, channels: int) -> Cost:
         if isinstance(layer, COUNTED):
             multiply_adds += output.numel() * layer.weight[0].numel()
 
-    with _hooked(module.register_forward_hook(count) for module in model.modules()):
+    with hooked(module.register_forward_hook(count) for module in model.modules()):
         _run(model, image_size, channels)
     return Cost(
         parameters=_parameters(model),
@@ -123,7 +123,7 @@ def outline(model: nn.Module, image_size: int, channels: int) -> list[Layer]:
         for name in stages:
             yield model.get_submodule(name).register_forward_hook(end_of_stage)
 
-    with _hooked(hooks()):
+    with hooked(hooks()):
         _run(model, image_size, channels)
 
     # Attention that comes right after a stage's last layer belongs to that stage.
@@ -210,17 +210,6 @@ def _fully_connected(group: list[Part]) -> str:
 
 def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-@contextmanager
-def _hooked(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Keep the hooks for as long as the context lasts."""
-    handles = list(hooks)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _run(model: nn.Module, image_size: int, channels: int) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 
 def scaled(channels: int, width: float) -> int:
@@ -40,3 +43,14 @@ def drop_path(branch: torch.Tensor, rate: float, training: bool) -> torch.Tensor
         return branch
     kept = torch.empty(len(branch), 1, 1, 1, dtype=branch.dtype, device=branch.device)
     return branch * kept.bernoulli_(1 - rate).div_(1 - rate)
+
+
+@contextmanager
+def hooked(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Keep hooks for as long as the context lasts."""
+    handles = list(hooks)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -12,6 +12,7 @@ from torch import nn
 
 from mien.errors import RecipeError
 from mien.models.attention import create_attention
+from mien.models.layers import hooked
 
 
 class TimmModel(nn.Module):
@@ -187,7 +188,7 @@ def _stage_shapes(name: str, net: Any, image: torch.Tensor) -> dict[str, tuple[i
 
     hooks = [modules[path].register_forward_hook(partial(note, path)) for path in paths]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), hooked(hooks):
             net.eval()(image)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise RecipeError(
@@ -195,8 +196,6 @@ def _stage_shapes(name: str, net: Any, image: torch.Tensor) -> dict[str, tuple[i
             f"{image.shape[1]} channels; set another image_size. timm says: {error}"
         ) from error
     finally:
-        for hook in hooks:
-            hook.remove()
         net.train()
     return shapes
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mien.errors import DataError
-from mien.plots.style import FAINT, axis, figure_of, palette, plain, style
+from mien.plots.style import FAINT, axis, beside, figure_of, palette, plain, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,7 +87,7 @@ def accuracy_bars(ax: Axes | None, rows: Sequence[Mapping[str, Any]]) -> Axes:
             ax.plot([low, high], [y, y], color="black", linewidth=1.2)
             ax.plot([low, high], [y, y], "|", color="black", markersize=5)
             text += f"  ({100 * low:.1f} to {100 * high:.1f})"
-        _beside(ax, max(accuracy, interval[1]) if interval else accuracy, y, text)
+        beside(ax, max(accuracy, interval[1]) if interval else accuracy, y, text)
     ax.set_yticks(range(len(rows)), [plain(row["name"]) for row in rows])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.4, -0.6)
@@ -163,7 +163,7 @@ def class_values(
             label=name,
         )
         for place, value in zip(y, values, strict=True):
-            _beside(ax, float(np.nan_to_num(value)), float(place), write(name, float(value)))
+            beside(ax, float(np.nan_to_num(value)), float(place), write(name, float(value)))
     ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(groups) - 0.45, -0.55)
@@ -171,17 +171,6 @@ def class_values(
     ax.grid(axis="x")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(len(series), 3), borderaxespad=0.2)
     return ax
-
-
-def _beside(ax: Axes, x: float, y: float, text: str) -> None:
-    ax.annotate(
-        text,
-        (max(x, 0), y),
-        xytext=(3, 0),
-        textcoords="offset points",
-        va="center_baseline",
-        fontsize=7,
-    )
 
 
 def _si(value: float) -> str:

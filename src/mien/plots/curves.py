@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mien.metrics.learning import column
 from mien.plots.style import FAINT, WIDTH, axis, blank_figure, figure_of, palette, style
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def learning_curves(
         ends = []
         for i, (name, log) in enumerate(logs.items()):
             colour = palette[i % len(palette)]
-            epochs = _column(log, "epoch")
-            training, validation = _column(log, key), _column(log, f"validation_{key}")
+            epochs = column(log, "epoch")
+            training, validation = column(log, key), column(log, f"validation_{key}")
             ax.plot(epochs, training, "--", color=colour, linewidth=1.1, alpha=0.8)
             ax.plot(epochs, validation, color=colour)
             shown = validation if np.isfinite(validation).any() else training
@@ -65,14 +66,9 @@ def learning_curves(
     return loss, accuracy
 
 
-def _column(log: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
-    values = (row.get(key) for row in log)
-    return np.array([np.nan if value is None else value for value in values], float)
-
-
 def _scale(ax: Axes, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     losses = np.concatenate(
-        [_column(log, key) for log in logs.values() for key in ("loss", "validation_loss")]
+        [column(log, key) for log in logs.values() for key in ("loss", "validation_loss")]
         or [np.empty(0)]
     )
     losses = losses[np.isfinite(losses) & (losses > 0)]

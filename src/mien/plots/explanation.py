@@ -9,7 +9,7 @@ import numpy as np
 
 from mien.errors import DataError
 from mien.plots.sheet import mosaic
-from mien.plots.style import FAINT, WIDTH, axis, blank_figure, palette, style
+from mien.plots.style import FAINT, WIDTH, axis, beside, blank_figure, palette, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,14 +153,7 @@ def faithfulness_bars(
                 edgecolor=palette[place],
                 hatch="////" if blind else None,
             )
-            ax.annotate(
-                f"{value:.3f} {kind}",
-                (value, y),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                fontsize=7,
-            )
+            beside(ax, value, y, f"{value:.3f} {kind}")
     ax.set_yticks(range(len(deletion)), list(deletion))
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(deletion) - 0.5, -0.5)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien.plots.style import WIDTH, axis, blank_figure, palette, plain, style
+from mien.plots.style import WIDTH, axis, beside, blank_figure, palette, plain, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,14 +116,7 @@ def _bars(ax: Axes, models: Mapping[str, Mapping[str, Measured]], small: Sequenc
                 label=name if place == 0 else None,
             )
             ax.plot(row["accuracy_interval"], [y, y], "-|", color="black", lw=1, markersize=4)
-            ax.annotate(
-                f"{row['accuracy']:.1%}  (n = {row['n']:,})",
-                (row["accuracy_interval"][1], y),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center_baseline",
-                fontsize=7,
-            )
+            beside(ax, row["accuracy_interval"][1], y, f"{row['accuracy']:.1%}  (n = {row['n']:,})")
     ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(groups) - 0.45, -0.55)

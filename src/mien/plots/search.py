@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mien.errors import DataError
-from mien.plots.style import ATTENTION, FAINT, axis, palette, style
+from mien.plots.style import ATTENTION, FAINT, axis, beside, palette, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,14 +123,7 @@ def importance_bars(ax: Axes | None, importance: Mapping[str, float]) -> Axes:
     ax = axis(ax, height=0.7 + 0.3 * len(names))
     ax.barh(range(len(names)), [importance[name] for name in names], 0.68, color=palette[0])
     for y, name in enumerate(names):
-        ax.annotate(
-            f"{importance[name]:.0%}",
-            (importance[name], y),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center_baseline",
-            fontsize=7,
-        )
+        beside(ax, importance[name], y, f"{importance[name]:.0%}")
     ax.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(names) - 0.4, -0.6)

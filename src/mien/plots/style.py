@@ -200,3 +200,15 @@ def _render(figure: Figure, form: str, metadata: dict[str, str | None]) -> bytes
     buffer = BytesIO()
     figure.savefig(buffer, format=form, metadata=metadata)
     return buffer.getvalue()
+
+
+def beside(ax: Axes, x: float, y: float, text: str) -> None:
+    """A number right of where a bar ends, or of nought where it ends below."""
+    ax.annotate(
+        text,
+        (max(x, 0), y),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center_baseline",
+        fontsize=7,
+    )

@@ -13,6 +13,7 @@ import torch
 from mien.data.faceset import FaceSet
 from mien.images import Augment, Normalisation, enhance, normalisation, resize
 from mien.images.tensors import as_tensor
+from mien.models.layers import hooked
 from mien.runs.atomic import save_with
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
@@ -73,11 +74,11 @@ def feature_maps(run: Run, image: np.ndarray, maps: int = MAPS) -> np.ndarray:
         if isinstance(module, torch.nn.Conv2d) and "attention" not in name.split(".")
     )
     caught: list[torch.Tensor] = []
-    handle = first.register_forward_hook(lambda module, inputs, output: caught.append(output))
     norm = Normalisation.from_dict(run.info["normalisation"])
     image = enhance(image[None], run.recipe.enhance)
-    model(prepared(as_tensor(image, "cpu"), norm, run.recipe.image_size))
-    handle.remove()
+    hook = first.register_forward_hook(lambda module, inputs, output: caught.append(output))
+    with hooked([hook]):
+        model(prepared(as_tensor(image, "cpu"), norm, run.recipe.image_size))
     found = caught[0][0].float().numpy()
     order = np.argsort(-found.var((1, 2)))[:maps]
     return found[order]

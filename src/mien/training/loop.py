@@ -240,8 +240,7 @@ class Training:
             for group in self.optimiser.param_groups:
                 group["lr"] = lr
             with self._autocast():
-                clean = batch.images if batch.clean is None else batch.clean
-                answered = self.objective.answered(clean)
+                answered = self.objective.answered(batch)
             loss, logits = self._differentiate(batch, answered)
             if recipe.sam:
                 with at_the_worst_near(self.model, recipe.sam):

@@ -37,10 +37,11 @@ class Objective:
             self.adjustment = recipe.logit_adjustment * prior
         self.teachers = load_teachers(recipe, device)
 
-    def answered(self, images: torch.Tensor) -> torch.Tensor | None:
-        """What the teachers say of a batch, ``[N, C]``; None without any."""
+    def answered(self, batch: Batch) -> torch.Tensor | None:
+        """What the teachers say of a batch before it was degraded, ``[N, C]``; None without any."""
         if not self.teachers:
             return None
+        images = batch.images if batch.clean is None else batch.clean
         return answers(self.teachers, images, self.normalisation, self.recipe.temperature)
 
     def __call__(

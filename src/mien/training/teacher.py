@@ -79,7 +79,7 @@ def answers(
 
     Parameters
     ----------
-    images : float ``[N, C, H, W]``, the batch as the student sees it
+    images : float ``[N, C, H, W]``, augmented as the student sees them, but not degraded
     normalisation : the student's, which is undone; each teacher has its own size and normalisation
     temperature : that logits are divided by
     """
