@@ -57,7 +57,9 @@ def read_table(
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a table ({error}); check the file") from error
     if not images:
-        raise DataError(f"{path}: no usable row in it{': ' + problems[0] if problems else ''}")
+        raise DataError(
+            f"{path}: no usable row in it{': ' + problems[0] if problems else ''}; check it"
+        )
     stacked = np.stack(images)
     if size not in (None, SIDE) or channels == 3:
         stacked = np.stack(

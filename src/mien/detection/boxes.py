@@ -70,12 +70,12 @@ def checked(boxes: Any, shape: tuple[int, ...], name: str) -> list[Box]:
     for row in rows:
         shown = ", ".join(f"{value:g}" for value in row)
         if not np.isfinite(row).all():
-            raise DataError(f"{name}: box ({shown}) has no place in a picture")
+            raise DataError(f"{name}: box ({shown}) has no place in a picture; give numbers")
         # Edges are rounded, as in `cut`: a place and a length rounded up could leave the picture.
         x, y, right, bottom = (round(value) for value in (row[0], row[1], *(row[:2] + row[2:])))
         w, h = right - x, bottom - y
         if min(w, h) < 1:
-            raise DataError(f"{name}: box ({shown}) is empty")
+            raise DataError(f"{name}: box ({shown}) is empty; give a width and a height")
         if min(x, y) < 0 or x + w > width or y + h > height:
             raise DataError(
                 f"{name}: box ({shown}) reaches outside the picture of {width}x{height} pixels; "

@@ -140,7 +140,7 @@ def source_of(
         if part is not None and (part.size != size or part.channels != channels):
             raise DataError(
                 f"{part.name}: has images of {part.size} pixels and {part.channels} channel(s), "
-                f"and {first.name} takes {size} and {channels}"
+                f"and {first.name} takes {size} and {channels}; give the set that it was trained on"
             )
     if faces is not None:
         _check_own(first, faces)

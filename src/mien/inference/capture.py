@@ -58,7 +58,7 @@ def open_capture(source: Path | int) -> cv2.VideoCapture:
     # FFmpeg takes any text for an animation of terminal characters.
     if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
         capture.release()
-        raise DataError(f"{source}: is text, not a video")
+        raise DataError(f"{source}: is text, not a video; check the file")
     return capture
 
 

@@ -53,7 +53,7 @@ def listed(sources: Sequence[str | Path], *, as_given: bool = False) -> Iterator
             continue
         matches = sorted(glob.glob(source, recursive=True)) if glob.has_magic(source) else []
         if not matches:
-            raise DataError(f"{source}: there is no such file or folder")
+            raise DataError(f"{source}: there is no such file or folder; check the path")
         found += map(Path, matches)
 
     def pictures() -> Iterator[Picture]:

@@ -71,7 +71,7 @@ def save_with(path: Path, save: Callable[[BinaryIO], object]) -> None:
         try:
             save(file)
         except RuntimeError as error:  # torch reports a full disk as one of its own errors
-            raise RunError(f"{path}: cannot be written ({error})") from error
+            raise RunError(f"{path}: cannot be written ({error}); make room") from error
 
 
 def remove_leftovers(folder: Path) -> None:

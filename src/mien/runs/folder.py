@@ -85,7 +85,10 @@ class RunFolder(Generic[R]):
             lines = log_path.read_text(encoding="utf-8").splitlines() if log_path.exists() else []
             log = [json.loads(line) for line in lines]
         except (FileNotFoundError, NotADirectoryError):
-            raise RunError(f"{path}: is no {cls.KIND} (it has no run.json)") from None
+            raise RunError(
+                f"{path}: is no {cls.KIND} (it has no run.json); give one that a training left, "
+                "such as runs/NAME"
+            ) from None
         except OSError as error:
             raise RunError(
                 f"{path}: cannot be read ({error.strerror}); check its permissions"
