@@ -206,8 +206,8 @@ class Run(RunFolder[Recipe]):
         if split not in self.predicted:
             raise RunError(
                 f"{self.path}: holds no predictions for '{split}'"
-                f" (it has {', '.join(self.predicted) or 'none'}); name one that it has, or predict "
-                "it with the run's weights"
+                f" (it has {', '.join(self.predicted) or 'none'}); name one that it has, or "
+                "predict it with the run's weights"
             )
         try:
             with self._predictions_file() as arrays:
