@@ -131,7 +131,10 @@ def compare(
         typer.Option(help="The data set, for runs that did not note what they were trained on."),
     ] = None,
     without_copies: Annotated[
-        bool, typer.Option(help="Leave out images that stand in a training part too.")
+        bool,
+        typer.Option(
+            "--without-copies", help="Leave out images that stand in a training part too."
+        ),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the tests into this JSON.")] = None,
 ) -> None:

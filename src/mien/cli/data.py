@@ -21,7 +21,9 @@ def data_info(
     out: Annotated[
         Path | None, typer.Option(help="Also write figures and tables into this folder.")
     ] = None,
-    votes: Annotated[bool, typer.Option(help="Compare with FER+ votes (ferplus.csv).")] = False,
+    votes: Annotated[
+        bool, typer.Option("--votes", help="Compare with FER+ votes (ferplus.csv).")
+    ] = False,
     skip_bad: SkipBad = False,
 ) -> None:
     """Count the classes of a data set, audit it, and plot both.

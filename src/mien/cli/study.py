@@ -48,7 +48,9 @@ def study(
     records: Records = None,
     jobs: Jobs = None,
     device: Device = None,
-    baseline: Annotated[bool, typer.Option(help="Train `plain` beside the six.")] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Train `plain` beside the six.")
+    ] = False,
     cluster: Cluster = None,
     cpus: CpusEach = 1,
     gpus: GpusEach = 0,

@@ -37,7 +37,10 @@ def tune(
         int, typer.Option(help="Measure on so many inner folds of Training; 0: on validation.")
     ] = 0,
     prefixes: Annotated[
-        bool, typer.Option(help="Let longer trainings go on from shorter ones (constant rates).")
+        bool,
+        typer.Option(
+            "--prefixes", help="Let longer trainings go on from shorter ones (constant rates)."
+        ),
     ] = False,
     storage: Annotated[
         str | None,

@@ -27,7 +27,6 @@ def map_sheet(
     faces: np.ndarray,
     maps: Mapping[str, np.ndarray],
     row_titles: Sequence[str],
-    figure: Figure | None = None,
 ) -> Figure:
     """Faces beside the maps of each method, laid over them; a row a face.
 
@@ -36,7 +35,6 @@ def map_sheet(
     faces : uint8 ``[n, H, W]`` or ``[n, H, W, 3]``
     maps : for each method uint8 ``[n, H, W]``, 255 at the place that matters most
     row_titles : what stands beside each face
-    figure : where to draw; None makes one
     """
     from matplotlib import colormaps
 
@@ -47,8 +45,7 @@ def map_sheet(
     if not n or n != len(row_titles):
         raise DataError(f"{n} faces for {len(row_titles)} titles of rows")
     side = (WIDTH - 1) / columns
-    if figure is None:
-        figure = blank_figure(WIDTH, n * side + 0.55)
+    figure = blank_figure(WIDTH, n * side + 0.55)
     grid = figure.subplots(2, columns, squeeze=False, height_ratios=[n * side, 0.07])
     grey = faces.astype(np.float32) / 255
     colour = grey if grey.ndim == 4 else np.repeat(grey[..., None], 3, 3)
@@ -87,7 +84,6 @@ def gate_sheet(
     names: Sequence[str],
     spatial: Sequence[np.ndarray],
     channel: Sequence[np.ndarray],
-    figure: Figure | None = None,
 ) -> Figure:
     """CBAM's spatial gates as maps above its channel gates in rising order, a column a module.
 
@@ -99,13 +95,11 @@ def gate_sheet(
     names : of the modules
     spatial : ``[h, w]`` of each, in (0, 1)
     channel : ``[C]`` of each, in (0, 1)
-    figure : where to draw; None makes one
     """
     if not names:
         raise DataError("there are no gates to draw; the network has no CBAM")
     side = WIDTH / len(names)
-    if figure is None:
-        figure = blank_figure(WIDTH, 2.0 * side + 0.9)
+    figure = blank_figure(WIDTH, 2.0 * side + 0.9)
     grid = figure.subplots(2, len(names), squeeze=False)
     for name, where, which, above, below in zip(names, spatial, channel, *grid, strict=True):
         above.imshow(where, cmap=HEAT, interpolation="none")

@@ -25,9 +25,7 @@ seen at a sheet's size, and would make a report heavy."""
 
 
 @style()
-def sample_sheet(
-    images: Sequence[np.ndarray], row_titles: Sequence[str], figure: Figure | None = None
-) -> Figure:
+def sample_sheet(images: Sequence[np.ndarray], row_titles: Sequence[str]) -> Figure:
     """Images in rows, such as a row of examples of each class (the paper's Fig. 1).
 
     Parameters
@@ -35,7 +33,6 @@ def sample_sheet(
     images : for each row, ``[k, H, W]`` or ``[k, H, W, 3]`` of one size, uint8, or float in
         [0, 1]; rows may differ in k
     row_titles : name of each row
-    figure : where to draw; None makes one
     """
     if not len(images) or len(images) != len(row_titles):
         raise DataError(f"{len(images)} rows of images for {len(row_titles)} titles")
@@ -43,9 +40,8 @@ def sample_sheet(
     rows = [_shrink(_unit(row), len(images) * columns) for row in images]
     picture = np.concatenate([mosaic(row, columns) for row in rows])
     height = picture.shape[0] / len(rows)
-    if figure is None:
-        width = WIDTH - 0.2 - 0.064 * max(map(len, row_titles))  # beside the titles, in inches
-        figure = blank_figure(WIDTH, width * picture.shape[0] / picture.shape[1] + 0.1)
+    width = WIDTH - 0.2 - 0.064 * max(map(len, row_titles))  # beside the titles, in inches
+    figure = blank_figure(WIDTH, width * picture.shape[0] / picture.shape[1] + 0.1)
     ax = figure.add_subplot()
     _show(ax, picture)
     ax.set_yticks((np.arange(len(rows)) + 0.5) * height - 0.5, list(row_titles))
@@ -54,7 +50,7 @@ def sample_sheet(
 
 
 @style()
-def steps_sheet(columns: Sequence[tuple[str, np.ndarray]], figure: Figure | None = None) -> Figure:
+def steps_sheet(columns: Sequence[tuple[str, np.ndarray]]) -> Figure:
     """The same images after each step of preparation, a column a step (the paper's Figs. 7-9).
 
     Under each column stand the size of its images and, for grey ones, a scale from the lowest
@@ -65,15 +61,13 @@ def steps_sheet(columns: Sequence[tuple[str, np.ndarray]], figure: Figure | None
     ----------
     columns : for each step its title and its images ``[n, H, W]`` or ``[n, H, W, 3]``, of any
         size and range; n is the same for all
-    figure : where to draw; None makes one
     """
     counts = {len(images) for _, images in columns}
     if len(counts) != 1 or 0 in counts:
         raise DataError(f"the steps show {sorted(counts)} images; every step needs the same number")
     n, c = counts.pop(), len(columns)
     side = WIDTH / c
-    if figure is None:
-        figure = blank_figure(WIDTH, n * side + 0.6)
+    figure = blank_figure(WIDTH, n * side + 0.6)
     grid = figure.subplots(2, c, squeeze=False, height_ratios=[n * side, 0.09])
     for (title, images), above, below in zip(columns, grid[0], grid[1], strict=True):
         images = np.asarray(images)
@@ -107,14 +101,13 @@ def steps_sheet(columns: Sequence[tuple[str, np.ndarray]], figure: Figure | None
 
 
 @style()
-def feature_sheet(maps: np.ndarray, title: str = "", figure: Figure | None = None) -> Figure:
+def feature_sheet(maps: np.ndarray, title: str = "") -> Figure:
     """Feature maps of one image in a grid, each on a scale from its own lowest to highest value.
 
     Parameters
     ----------
     maps : float ``[K, h, w]``
     title : which layer they come from
-    figure : where to draw; None makes one
     """
     maps = np.asarray(maps, np.float32)
     if maps.ndim != 3 or not len(maps):
@@ -123,8 +116,7 @@ def feature_sheet(maps: np.ndarray, title: str = "", figure: Figure | None = Non
     scaled = (maps - low) / np.where(high > low, high - low, 1)
     columns = min(len(maps), max(4, round(np.sqrt(2 * len(maps)))))
     picture = mosaic(_shrink(scaled, len(scaled)), columns)
-    if figure is None:
-        figure = blank_figure(WIDTH, WIDTH * picture.shape[0] / picture.shape[1] + 0.3)
+    figure = blank_figure(WIDTH, WIDTH * picture.shape[0] / picture.shape[1] + 0.3)
     ax = figure.add_subplot()
     _show(ax, picture, cmap="viridis")
     ax.set_title(title)

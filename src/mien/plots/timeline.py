@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 def expression_timeline(
     faces: Mapping[str, tuple[np.ndarray, np.ndarray]],
     classes: Sequence[str],
-    figure: Figure | None = None,
 ) -> Figure:
     """Probabilities of each class over time as a stacked area, one panel a face.
 
@@ -26,10 +25,8 @@ def expression_timeline(
     faces : for each name, starts and ends in seconds ``[n, 2]``, in order, and the mean
         probabilities in between ``[n, C]``; nothing is drawn where no span lies
     classes : names of the C classes
-    figure : where to draw; None makes one
     """
-    if figure is None:
-        figure = blank_figure(WIDTH, 0.9 + 0.85 * len(faces))
+    figure = blank_figure(WIDTH, 0.9 + 0.85 * len(faces))
     panels = figure.subplots(len(faces), 1, sharex=True, squeeze=False)[:, 0]
     colours = [palette[i % len(palette)] for i in range(len(classes))]
     for ax, (name, (spans, probabilities)) in zip(panels, faces.items(), strict=True):
