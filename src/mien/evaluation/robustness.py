@@ -95,7 +95,8 @@ def under_corruptions(
     progress : is told what is measured next
     """
     found = model.predict_proba(faces.images)
-    clean, right_clean = measured(found, faces.labels, model.classes), found.argmax(1)
+    clean = measured(found, faces.labels, model.classes)
+    right_clean = found.argmax(1) == faces.labels
     corrupted, right = {}, {}
     for name in CORRUPTIONS:
         progress(f"{model.title}: {CORRUPTIONS[name].title}")
@@ -105,7 +106,7 @@ def under_corruptions(
             rows.append(measured(found, faces.labels, model.classes))
             hits.append(found.argmax(1) == faces.labels)
         corrupted[name], right[name] = tuple(rows), np.stack(hits)
-    return Robustness(clean, corrupted, right_clean == faces.labels, right)
+    return Robustness(clean, corrupted, right_clean, right)
 
 
 @dataclass(frozen=True)
