@@ -25,6 +25,7 @@ from mien.balance.gan.objective import gradient_penalty
 from mien.balance.gan.training import GeneratorTraining
 from mien.balance.oversample import balanced_order
 from mien.data import FaceSet, read, roles
+from mien.images.tensors import as_float, brought
 from mien.report.table import Column, Table, count, percent
 
 Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]
@@ -60,16 +61,18 @@ def rates(recipe: GeneratorRecipe, train: FaceSet, steps: int, device: str) -> t
     """Real images per second of the passes alone, and of the loop: medians over the turns."""
     training = GeneratorTraining(recipe, train, torch.device(device))
     numbers = torch.Generator().manual_seed(0)
-    order = balanced_order(torch.from_numpy(train.labels), len(train.classes), numbers).to(device)
+    order = balanced_order(torch.from_numpy(train.labels), len(train.classes), numbers)
+    order = order.to(training.images.device)  # a set that is mapped from a file stays on the CPU
     every, size = recipe.penalty_every, training.size
     seconds: tuple[list[float], list[float]] = ([], [])
     for first in range(0, steps - steps % every, every):
         chosen = []
         for step in range(first, first + every):
-            places = torch.arange(step * size, (step + 1) * size, device=device)
+            places = torch.arange(step * size, (step + 1) * size, device=order.device)
             rows = order[places % len(order)]
-            real = training.images[rows].float().div(255)
-            chosen.append((rows, real, training.labels[rows], step % every == 0))
+            real = as_float(brought(training.images[rows], training.device))
+            labels = training.labels[rows].to(training.device)
+            chosen.append((rows, real, labels, step % every == 0))
 
         def networks_alone(chosen: list[Step] = chosen) -> None:
             for _, real, labels, penalised in chosen:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mien.runs.recipe import Recipe
-from mien.training.muon import ADAM_SHARE, orthogonalised, orthogonalised_in_half
+from mien.training.muon import ADAM_SHARE, exact_products, orthogonalised, orthogonalised_in_half
 from mien.training.optimiser import add_penalty_gradients, create_optimiser, penalised, penalty
 from mien.training.predict import build_model
 
@@ -177,6 +177,15 @@ def test_muon_needs_all_digits_of_float32_and_leaves_what_was_allowed_as_it_was(
         assert torch.get_float32_matmul_precision() == "high"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_muon_does_not_set_anew_what_compiled_graphs_are_guarded_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", pytest.fail)
+    assert torch.get_float32_matmul_precision() == "highest"
+    with exact_products():
+        pass
 
 
 def test_muon_moves_a_kernel_as_pytorchs_muon_moves_its_matrix_and_the_rest_as_adamw() -> None:

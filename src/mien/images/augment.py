@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from mien.errors import RecipeError
+from mien.images.tensors import brought
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def augment(images: torch.Tensor, settings: Augment, generator: torch.Generator)
     float ``[N, C, H, W]`` in [0, 1]
         The images themselves where everything is off.
     """
-    numbers = draw(len(images), generator).to(images.device, non_blocking=True)
+    numbers = brought(draw(len(images), generator), images.device)
     return change(images, settings, numbers)
 
 

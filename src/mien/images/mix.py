@@ -7,6 +7,7 @@ import torch
 
 from mien.errors import RecipeError
 from mien.images.augment import rectangles
+from mien.images.tensors import brought
 
 
 def mixup(
@@ -63,7 +64,7 @@ def cutmix(
         return images, targets
     share, other = _draw(images, alpha, generator)
     height, width = images.shape[-2:]
-    centre = torch.rand(2, len(images), generator=generator).to(images.device, non_blocking=True)
+    centre = brought(torch.rand(2, len(images), generator=generator), images.device)
     half = (1 - share).sqrt() / 2
     top, bottom = _span(centre[0], half, height)
     left, right = _span(centre[1], half, width)
@@ -90,10 +91,7 @@ def _draw(
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
     share = np.random.default_rng(seed).beta(alpha, alpha, len(images)).astype(np.float32)
     other = torch.randperm(len(images), generator=generator)
-    return (
-        torch.from_numpy(share).to(images.device, non_blocking=True),
-        other.to(images.device, non_blocking=True),
-    )
+    return brought(torch.from_numpy(share), images.device), brought(other, images.device)
 
 
 def _span(centre: torch.Tensor, half: torch.Tensor, side: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,9 +22,9 @@ def as_tensor(images: np.ndarray, device: torch.device | str) -> torch.Tensor:
 
 
 def brought(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Images on the device, which is not waited for if they have to be copied there."""
+    """Images, or numbers drawn for them, on the device; a copy there is not waited for."""
     if device.type == "cuda" and images.device.type == "cpu":
-        images = images.pin_memory()
+        images = images.pin_memory()  # from other memory large copies are
     return images.to(device, non_blocking=True)
 
 

@@ -158,7 +158,7 @@ class Batches:
         mixed = recipe.mixup or recipe.cutmix
         early, late = (slice(None), share) if mixed else (share, slice(None))
         pixels = as_float(brought(self.images[of_images[early]], self.device))
-        numbers = numbers[:, early].to(self.device, non_blocking=True)
+        numbers = brought(numbers[:, early], self.device)
         pixels = self.change(pixels, self.settings, numbers)
         pixels, targets = resize(pixels, side), self.targets[of_targets[early]]
         if self.votes is not None:  # which are mixed as the targets are
@@ -174,7 +174,7 @@ class Batches:
         if self.degrade is not None:
             clean = self._finished(pixels) if recipe.teacher else None
             amounts = self.degrade.draw(self.size, quality)[:, share]
-            pixels = self.degrade(pixels, amounts.to(self.device, non_blocking=True))
+            pixels = self.degrade(pixels, brought(amounts, self.device))
         if self.votes is not None:
             targets, votes = targets.chunk(2, 1)
         return Batch(self._finished(pixels), targets, weights, votes, clean)

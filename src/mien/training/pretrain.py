@@ -142,7 +142,7 @@ def two_views(batches: Batches, epoch: int) -> Iterator[torch.Tensor]:
     for step in range(batches.steps):
         chosen = brought(batches.images[order[step * size : (step + 1) * size]], batches.device)
         pixels = as_float(chosen).repeat(2, 1, 1, 1)
-        numbers = draw(2 * size, generator).to(pixels.device, non_blocking=True)
+        numbers = brought(draw(2 * size, generator), pixels.device)
         pixels = change(pixels, batches.settings, numbers)
         pixels = batches.normalisation.apply(resize(pixels, recipe.image_size))
         yield pixels.contiguous(memory_format=torch.channels_last)

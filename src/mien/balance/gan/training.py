@@ -119,10 +119,12 @@ class GeneratorTraining:
         for network in (self.generator, self.discriminator):
             network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.generator, recipe.ema) if recipe.ema else None
-        betas = (recipe.beta1, recipe.beta2)
-        self.for_generator = torch.optim.Adam(self.generator.parameters(), recipe.lr, betas)
+        betas, fused = (recipe.beta1, recipe.beta2), device.type != "cpu"
+        self.for_generator = torch.optim.Adam(
+            self.generator.parameters(), recipe.lr, betas, fused=fused
+        )
         self.for_discriminator = torch.optim.Adam(
-            self.discriminator.parameters(), recipe.lr_discriminator, betas
+            self.discriminator.parameters(), recipe.lr_discriminator, betas, fused=fused
         )
         self.losses = OBJECTIVES[recipe.objective]
         self.images = as_tensor(train.images, device)
@@ -223,9 +225,7 @@ class GeneratorTraining:
         of_discriminator, of_generator = self.losses
         # Of the generated images too, so that pairs are of one class.
         labels = self.labels[rows].to(self.device, non_blocking=True)
-        noise = torch.randn(len(rows), recipe.latent, generator=generator).to(
-            self.device, non_blocking=True
-        )
+        noise = brought(torch.randn(len(rows), recipe.latent, generator=generator), self.device)
         real = brought(self.images[rows], self.device)
         real = augment(as_float(real), self.settings, generator)
         with self.autocast():
