@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     args = sheet.parse(parser, argv, "speedrun")
 
     recipe = recipe_of(args.recipe, args.set)
-    parts = trials.read_parts(args.data, args.images)
+    parts = trials.read_parts(args.data, args.images, votes=recipe.wants_votes)
     timed = partial(one, parts=parts, device=args.device, views=args.views)
     if torch.device(args.device).type == "cuda":
         # Every size of image is compiled by itself.

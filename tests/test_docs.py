@@ -282,6 +282,9 @@ RECORDED = {
     "plain, recipe `plain` (26 epochs)": "plain-33a0a4f47c",
     "plain (w1.5), recipe `scratch` (45 epochs)": "plain-w1.5-5093956390",
     "the same with FER+ votes beside the labels (extra annotation)": "plain-w1.5-6e8ef87515",
+    "plain (w2), recipe `scratch` (45 epochs) with FER+ votes likewise, no teacher": (
+        "plain-w2-5e4fc498bc"
+    ),
     "plain, recipe `best` (80 epochs)": "plain-81e1512c5f",
     "plain (w1.5), recipe `distilled` (45 epochs), taught by `best`": "plain-w1.5-82f6a001c0",
     "plain (w2), recipe `distilled` (46 epochs), taught by `best`, `distilled` and "
