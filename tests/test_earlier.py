@@ -166,9 +166,11 @@ def test_a_set_of_another_name_that_holds_the_same_images_is_recognised(
 
 def test_a_file_that_does_not_say_what_it_knows_is_taken(first: Run, tmp_path: Path) -> None:
     train = faces()["train"]
-    save_file(load_file(first.weights_path), tmp_path / "silent.safetensors")
     recipe = TINY.but(weights=str(tmp_path / "silent.safetensors"), epochs=1)
-    check_beginning(recipe, train[:30], train[30:])
+    other = {"trained_on": '["ImageNet"]'}  # another program's word
+    for said in (None, other):
+        save_file(load_file(first.weights_path), tmp_path / "silent.safetensors", said)
+        check_beginning(recipe, train[:30], train[30:])
     assert not trained(recipe, tmp_path, faces()).info["data"]["train"]["alone"]
 
 

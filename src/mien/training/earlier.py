@@ -204,7 +204,8 @@ def _noted_in(weights: str) -> dict[str, Any]:
         return {}
     try:
         with safe_open(weights, "pt") as file:
-            return json.loads((file.metadata() or {}).get("trained_on", "{}"))
+            found = json.loads((file.metadata() or {}).get("trained_on", "{}"))
+        return found if isinstance(found, dict) else {}  # another program may use the key
     except (OSError, SafetensorError, ValueError):  # loading the weights names what is wrong
         return {}
 
