@@ -274,5 +274,5 @@ def test_no_attention_is_the_identity():
 def test_an_unknown_attention_or_start_is_named_with_the_known_ones():
     with pytest.raises(RecipeError, match=r"'cbamm' \(did you mean 'cbam'.*eca, none, se"):
         create_attention("cbamm", 64)
-    with pytest.raises(RecipeError, match=r"open.*paper, identity"):
+    with pytest.raises(RecipeError, match=r"open.*identity, paper"):
         create_attention("cbam", 64, gates="open")
