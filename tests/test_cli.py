@@ -218,6 +218,13 @@ def test_a_kind_of_balancing_takes_the_place_of_the_recipes_own(tmp_path: Path) 
     assert recipe_of(str(file), [], "gan-disgust") == Recipe(epochs=3, generate="disgust=5670")
 
 
+@pytest.mark.parametrize("command", ["study", "tune", "crossval"])
+def test_records_that_are_not_there_are_not_passed_over(command: str, tmp_path: Path) -> None:
+    done = mien(command, "--data", "drawn:70", "--records", tmp_path / "recrods")
+    assert done.returncode == 2
+    assert "recrods" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["train", "tune", "crossval"])
 def test_the_help_names_every_kind_of_balancing(command: str) -> None:
     found = get_command(app).commands[command]  # type: ignore[attr-defined]

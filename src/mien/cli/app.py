@@ -68,7 +68,12 @@ Data = Annotated[
 ]
 Runs = Annotated[Path, typer.Option(help="Folder of the runs.")]
 Records = Annotated[
-    Path | None, typer.Option(help="Folder with records of finished runs that count as done.")
+    Path | None,
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        help="Folder with records of finished runs that count as done.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: an accelerator if any.")]
 Jobs = Annotated[

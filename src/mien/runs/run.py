@@ -204,6 +204,8 @@ class Run(RunFolder[Recipe]):
             if there are none, or the file is damaged.
         """
         if split not in self.predicted:
+            if not self.finished:
+                raise RunError(f"{self.path}: is not finished; train it to its end first")
             raise RunError(
                 f"{self.path}: holds no predictions for '{split}'"
                 f" (it has {', '.join(self.predicted) or 'none'}); name one that it has, or "
