@@ -219,8 +219,8 @@ def test_a_kind_of_balancing_takes_the_place_of_the_recipes_own(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("command", ["study", "tune", "crossval"])
-def test_records_that_are_not_there_are_not_passed_over(command: str, tmp_path: Path) -> None:
-    done = mien(command, "--data", "drawn:70", "--records", tmp_path / "recrods")
+def test_records_that_are_not_there_are_not_passed_over(command: str) -> None:
+    done = mien(command, "--data", "drawn:70", "--records", "recrods")
     assert done.returncode == 2
     assert "recrods" in done.stderr
 
