@@ -62,8 +62,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         # Every size of image is compiled by itself.
         for side in {side_of(recipe, epoch) for epoch in range(recipe.epochs)}:
             start = side if side < recipe.image_size else 0
-            once = recipe.but(epochs=1, warmup=0, start_size=start, seed=args.seeds)
-            timed(once)
+            timed(recipe.but(epochs=1, warmup=0, start_size=start, seed=args.seeds))
     measured = [timed(recipe.but(seed=seed)) for seed in range(args.seeds)]
     seconds = np.array([took for took, _ in measured])
     accuracies = np.array([right.mean() for _, right in measured])

@@ -251,11 +251,12 @@ def test_tune_leaves_the_best_setting_as_a_recipe_that_train_takes(
     again = mien("train", "--data", "drawn:105", "--recipe", out / "best.toml")
     assert again.returncode == 0, again.stderr
     assert not (out / "openings.jsonl").exists()
-    done = mien(
-        "tune", "--data", "drawn:105", "--space", "space.toml", *sets, "--jobs", 1,
-        "--protocol", "paper", "--name", "theirs",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    for _ in range(2):  # again is the same opening
+        done = mien(
+            "tune", "--data", "drawn:105", "--space", "space.toml", *sets, "--jobs", 1,
+            "--protocol", "paper", "--name", "theirs",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
     (opening,) = map(json.loads, (out / "openings.jsonl").read_text().splitlines())
     assert (opening["split"], opening["data"]) == ("test", read("drawn:105")["test"].fingerprint)
 

@@ -237,10 +237,14 @@ def test_a_model_of_the_set_lifted_is_one_of_the_set() -> None:
     faces = draw_faces(210, size=24)
     part = faces["train"]
     lifted = {"name": "lifted", "split": ["train"], "fingerprint": "x", "images": 150}
-    known = {**lifted, "images": len(part), "sample": part.sample}
-    for noted, own in ((known, True), (lifted, False), ({**lifted, "sample": "0" * 16}, False)):
+    known = {**lifted, "images": len(part), "sketch": part.sketch}
+    for noted, own in ((known, True), (lifted, False), ({**lifted, "sketch": "0" * 16}, False)):
         trained = replace(model(faces, "train"), trained_on=noted)
         assert bool(part_of(faces, [trained]).notes) == own
+    flat = replace(faces, name="flat", split=np.full(len(faces), "all"))
+    found = part_of(flat, [replace(model(faces, "train"), trained_on=known)])
+    np.testing.assert_array_equal(found.faces.names, faces.names[faces.split != "train"])
+    assert f"was trained on {len(part)} of these images at least" in found.notes[1]
 
 
 def test_all_of_a_set_with_a_test_split_opens_it_and_a_foreign_set_of_one_split_does_not() -> None:

@@ -86,6 +86,7 @@ Views = Annotated[
         help="Of a face, by the packaged model: 2, or 1 by a smaller network, far faster."
     ),
 ]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Change a setting: --set epochs=10")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable images, counted.")]
 
 

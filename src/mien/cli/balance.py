@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.app import Data, Device, Runs, SkipBad, app, next_step, settings_given, stoppable
+from mien.cli.app import Data, Device, Runs, Set, SkipBad, app, next_step, settings_given, stoppable
 from mien.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def balance(
         str,
         typer.Option(help="default, small, a recipe in TOML, or the folder of a trained one."),
     ] = "default",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: --set epochs=10")
-    ] = None,
+    set_: Set = None,
     truncation: Annotated[
         float | None, typer.Option(help="Largest noise: smaller is more typical, less varied.")
     ] = None,

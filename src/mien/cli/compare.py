@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mien.cli.app import Data, Device, Jobs, Records, Runs, SkipBad, app, next_step, stoppable
+from mien.cli.app import Data, Device, Jobs, Records, Runs, Set, SkipBad, app, next_step, stoppable
 from mien.cli.cluster import Cluster, CpusEach, GpusEach, Store, executor
 from mien.cli.train import Balance, recipe_of
 from mien.errors import DataError, RecipeError, RunError
@@ -23,9 +23,7 @@ def crossval(
         list[str] | None,
         typer.Option(help="A model: a recipe by name, or a TOML file. Two or more are compared."),
     ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting of all: --set epochs=10")
-    ] = None,
+    set_: Set = None,
     balance: Balance = None,
     attention: Annotated[
         list[str] | None, typer.Option(help="Each model with these: --attention none ...")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mien.cli.app import Data, Device, Runs, SkipBad, app, next_step, settings_given, stoppable
+from mien.cli.app import Data, Device, Runs, Set, SkipBad, app, next_step, settings_given, stoppable
 from mien.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def train(
     recipe: Annotated[
         str, typer.Option(help="A recipe by name (see `mien recipes`), or a TOML file.")
     ] = "plain",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: --set epochs=10")
-    ] = None,
+    set_: Set = None,
     balance: Balance = None,
     runs: Runs = Path("runs"),
     records: Annotated[
@@ -88,9 +86,7 @@ def pretrain(
     recipe: Annotated[
         str, typer.Option(help="A recipe by name (see `mien recipes`), or a TOML file.")
     ] = "plain",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: --set batch_size=256")
-    ] = None,
+    set_: Set = None,
     device: Device = None,
     skip_bad: SkipBad = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.cli.app import Data, Device, Jobs, Records, Runs, SkipBad, app, next_step, stoppable
+from mien.cli.app import Data, Device, Jobs, Records, Runs, Set, SkipBad, app, next_step, stoppable
 from mien.cli.train import Balance, recipe_of
 from mien.errors import RecipeError
 
@@ -22,9 +22,7 @@ def tune(
     recipe: Annotated[
         str, typer.Option(help="The default setting: a recipe by name, or a TOML file.")
     ] = "plain",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: --set epochs=10")
-    ] = None,
+    set_: Set = None,
     balance: Balance = None,
     sampler: Annotated[str, typer.Option(help="grid, random, tpe or cmaes.")] = "grid",
     fidelity: Annotated[str, typer.Option(help="halving, hyperband or full.")] = "halving",
@@ -63,7 +61,7 @@ def tune(
     """
     from mien.data import read, roles
     from mien.errors import unknown
-    from mien.evaluation.openings import write_openings
+    from mien.evaluation.openings import open_once
     from mien.evaluation.schemes import k_fold
     from mien.report.searches import write_search
     from mien.runs.environment import trainings_at_once
@@ -91,7 +89,7 @@ def tune(
     inner: Any = k_fold(prepared[parts.train], folds) if folds else ()
     if protocol == "paper" and parts.test and prepared[parts.test].labelled:
         fingerprint = prepared[parts.test].fingerprint
-        write_openings(out / "openings.jsonl", parts.test, fingerprint, [name or searched.name])
+        open_once(out / "openings.jsonl", parts.test, fingerprint, [name or searched.name])
     with stoppable():
         found = search(
             searched,

@@ -16,11 +16,8 @@ from mien.errors import DataError
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The seven expressions in the order and with the numbers of the official FER-2013 release."""
 
-
-SAMPLE = 1024
-"""Images of a set whose digests its `sample` holds: of FER-2013's Training one in 28."""
-
-_DIGITS = 16  # of a digest in a sample
+SKETCH = 1024
+"""Images of a set that its sketch holds: of FER-2013's Training one in 28."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +128,16 @@ class FaceSet:
         return np.isin(image_hashes(self.images), image_hashes(other.images))
 
     @cached_property
-    def sample(self) -> str:
-        """The least `SAMPLE` of the images' digests, in hex (a bottom-k sketch, Broder 1997).
+    def sketch(self) -> str:
+        """The least `SKETCH` of the images' digests, 16 hex digits each (bottom-k, Broder 1997).
 
-        By it `among` tells whether another set holds some of the same images, without these.
+        By it another set's `among` tells, without these images, whether it holds some of them.
         """
-        least = np.unique(image_hashes(self.images).astype(f"S{_DIGITS}"))[:SAMPLE]
-        return b"".join(least.tolist()).decode()
+        return b" ".join(np.unique(_short_hashes(self.images))[:SKETCH].tolist()).decode()
 
-    def among(self, sample: str) -> np.ndarray:
-        """Which of these images stand, pixel for pixel, in the `sample` of a set: bool ``[N]``."""
-        digests = [sample[i : i + _DIGITS].encode() for i in range(0, len(sample), _DIGITS)]
-        return np.isin(image_hashes(self.images).astype(f"S{_DIGITS}"), digests)
+    def among(self, sketch: str) -> np.ndarray:
+        """Which of these images stand, pixel for pixel, in the `sketch` of a set: bool ``[N]``."""
+        return np.isin(_short_hashes(self.images), sketch.encode().split())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -195,6 +190,10 @@ def image_hashes(images: np.ndarray) -> np.ndarray:
         [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images],
         dtype="S32",
     )
+
+
+def _short_hashes(images: np.ndarray) -> np.ndarray:
+    return image_hashes(images).astype("S16")
 
 
 def groups_of_equal_images(images: np.ndarray) -> np.ndarray:

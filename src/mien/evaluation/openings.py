@@ -79,3 +79,17 @@ def write_openings(path: Path, split: str, fingerprint: str, runs: Sequence[str]
             "folder, then run the same command again"
         ) from error
     return again
+
+
+def open_once(path: Path, split: str, fingerprint: str, runs: Sequence[str]) -> None:
+    """Write down the opening for those of the runs that it is not written down for yet.
+
+    Parameters and errors are those of `write_openings`.
+    """
+    known = {
+        line["run"]
+        for line in read_openings(path)
+        if (line["split"], line.get("data", fingerprint)) == (split, fingerprint)
+    }
+    if new := [run for run in runs if run not in known]:
+        write_openings(path, split, fingerprint, new)

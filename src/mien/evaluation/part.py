@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mien.data.faceset import SAMPLE, FaceSet
+from mien.data.faceset import FaceSet
 from mien.data.layout import TEST, VALIDATION
 from mien.data.splits import Roles, refuse_generated, roles, split_named
 from mien.errors import DataError
@@ -97,16 +97,20 @@ def _training_data(faces: FaceSet, models: Sequence[Trained]) -> tuple[FaceSet, 
 def _training_part(faces: FaceSet, model: Trained) -> FaceSet | None:
     """What a model was trained on, if it was this set; all of the split for a part of it.
 
-    A set of another name is this one if half of what was trained on stands in it: it was lifted.
+    A set of another name is this one, lifted, if half of what was trained on stands in that split
+    and none elsewhere.
     """
     noted = model.trained_on
-    part = faces[np.isin(faces.split, noted.get("split", []))]
+    own = np.isin(faces.split, noted.get("split", []))
+    part = faces[own]
     if not len(part):
         return None
     if noted.get("name") == faces.name or noted.get("fingerprint") == part.fingerprint:
         return part
-    shown = part.among(noted.get("sample", "")).sum()
-    return part if shown and shown >= min(SAMPLE, noted["images"]) / 2 else None
+    sketch = noted.get("sketch", "")
+    known = faces.among(sketch)
+    most = known[own].sum() >= max(1, len(sketch.split()) / 2)
+    return part if most and faces[known & ~own].stands_in(part).all() else None
 
 
 def _unseen(
@@ -118,8 +122,15 @@ def _unseen(
     for model in models:
         train = _training_part(faces, model)
         if train is None:
+            known = part.among(model.trained_on.get("sketch", ""))
+            seen |= known
             if not model.trained_on:
                 notes.append(f"{model.title} does not say what it was trained on")
+            elif known.any():
+                notes.append(
+                    f"{model.title} was trained on {known.sum():,} of these images at least, under "
+                    "another name: of the others it cannot be told"
+                )
             continue
         if train.fingerprint != model.trained_on.get("fingerprint"):
             notes.append(

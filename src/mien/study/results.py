@@ -15,7 +15,7 @@ import torch
 from mien.data.audit import audit
 from mien.data.faceset import FaceSet
 from mien.data.splits import Roles
-from mien.evaluation.openings import read_openings, write_openings
+from mien.evaluation.openings import open_once, read_openings
 from mien.metrics import collapsed, epochs_to, evaluate, last_epochs_spread
 from mien.models.cost import cost, outline
 from mien.runs.atomic import write_json
@@ -223,15 +223,8 @@ class StudyResults:
         test = self.parts.test
         if test is None or not self.faces[test].labelled:
             return
-        path, part = self.out / "openings.jsonl", self.faces[test]
-        known = {
-            line["run"]
-            for line in read_openings(path)
-            if (line["split"], line.get("data", part.fingerprint)) == (test, part.fingerprint)
-        }
-        shown = [run for run in runs if run.weights_path.exists() or test in run.predicted]
-        if new := [run.name for run in shown if run.name not in known]:
-            write_openings(path, test, part.fingerprint, new)
+        shown = [r.name for r in runs if r.weights_path.exists() or test in r.predicted]
+        open_once(self.out / "openings.jsonl", test, self.faces[test].fingerprint, shown)
 
     def _missing(self) -> list[list[str]]:
         """Searches and cross-validations that the scale plans and that have no result, and why."""

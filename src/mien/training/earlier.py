@@ -90,7 +90,7 @@ class Earlier:
         """Refuse it if it may have learned from validation images that are new to `train`.
 
         That of another data set, by its name, is taken if all it knows is that set's, and its
-        sample holds none of these images.
+        sketch holds none of these images.
 
         Raises
         ------
@@ -169,7 +169,7 @@ def beginning(recipe: Recipe) -> Earlier | None:
 
 def _shows(noted: Mapping[str, Any], train: FaceSet, validation: FaceSet) -> bool:
     """Whether what was noted of a training part shows images of `validation` new to `train`."""
-    known = validation.among(noted.get("sample", ""))
+    known = validation.among(noted.get("sketch", ""))
     return bool(known.any() and (known & unseen(validation, train)).any())
 
 

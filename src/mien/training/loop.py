@@ -140,7 +140,7 @@ class Training:
         if not self.share.leads:
             self.run = Run(path, self.recipe)
             return
-        known = {"sample": self.train.sample, "alone": alone(self.recipe, self.train)}
+        known = {"sketch": self.train.sketch, "alone": alone(self.recipe, self.train)}
         data = {"train": noted(self.train) | known}
         if self.validation is not None:
             data["validation"] = noted(self.validation)

@@ -125,7 +125,7 @@ def pretrain(
                 "there"
             ) from None
         state = {name: t.detach().contiguous().cpu() for name, t in model.state_dict().items()}
-        trained_on = json.dumps(noted(faces) | {"sample": faces.sample})
+        trained_on = json.dumps(noted(faces) | {"sketch": faces.sketch})
         write_bytes(out, save(state, {"pretraining": key, "trained_on": trained_on}))
     shutil.rmtree(folder)
     return out
