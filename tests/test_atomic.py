@@ -13,6 +13,7 @@ import torch
 
 from mien.errors import RunError
 from mien.runs.atomic import (
+    instead_of_earlier,
     remove_leftovers,
     replacing,
     save_with,
@@ -123,3 +124,32 @@ def test_leftovers_of_a_killed_process_go_and_all_else_stays(tmp_path: Path) -> 
     assert len(os.listdir(tmp_path)) == 4
     remove_leftovers(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".lock", "checkpoint.pt", "notes.tmp"]
+
+
+def test_files_of_an_earlier_result_go_and_others_stay(tmp_path: Path) -> None:
+    def result(*names: str) -> None:
+        with instead_of_earlier(tmp_path, names):
+            for name in names:
+                write_text(tmp_path / name, "new")
+
+    def there() -> set[str]:
+        return {file.name for file in tmp_path.glob("[!.]*")}
+
+    write_text(tmp_path / "mine.md", "a note of the user's")
+    result("a.csv", "b.csv")
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(RunError, match="cannot be written"):
+        result("c.csv", "d.csv")
+    (tmp_path / "d.csv").rmdir()
+    assert there() == {"mine.md", "a.csv", "b.csv", "c.csv"}
+    result("b.csv", "e.csv")
+    assert there() == {"mine.md", "b.csv", "e.csv"}
+
+
+def test_no_file_outside_the_folder_is_removed(tmp_path: Path) -> None:
+    outside, folder = tmp_path / "outside.csv", tmp_path / "tables"
+    write_text(outside, "mine")
+    write_text(folder / ".written", "../outside.csv\n")
+    with instead_of_earlier(folder, ["a.csv"]):
+        write_text(folder / "a.csv", "new")
+    assert outside.exists()

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -106,6 +107,11 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["crossval", "--data", "drawn:70", "--cluster", "auto"], "--store"),
         (["compare", "nowhere"], "nowhere"),
         (["compare", "nowhere.json"], "nowhere.json"),
+        (["compare", "a.json", "--without-copies"], "are for run folders"),
+        (["crossval", "--data", "drawn:70", "--scheme", "5x2", "--folds", "3"], "--folds is for"),
+        (["train", "--data", "drawn:70", "--launcher", "slurm"], "unknown launcher 'slurm'"),
+        (["train", "--data", "drawn:70", "--device", "tpu9"], "device 'tpu9' cannot be used"),
+        (["export", "packaged"], "is exported already"),
         (["predict", "nowhere.jpg"], "there is no such file"),
         (["predict", "nowhere.jpg", "--run", "nowhere"], "nowhere: No such file"),
         (["export", "nowhere"], "is no run folder"),
@@ -314,6 +320,33 @@ def test_data_info_prints_the_counts_and_writes_figures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "images" in done.stdout
     assert {p.name for p in tmp_path.iterdir()} >= {"classes.csv", "audit.csv", "samples.svg"}
+
+
+def test_a_full_disk_under_standard_output_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "mien.cli", "paper"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        1, "error: standard output: the disk is full; make room\n",
+    )  # fmt: skip
+
+
+def test_what_to_type_next_can_be_pasted(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a start.safetensors"
+    given = ("--data", "drawn:70", "--set", "width=0.125", "--set", "batch_size=16")
+    done = mien("pretrain", *given, "--epochs", 1, "--out", out)
+    assert done.returncode == 0, done.stderr
+    last = shlex.split(done.stdout.splitlines()[-1].removeprefix("next: "))
+    assert last[:4] == ["mien", "train", "--data", "drawn:70"]
+    settings = [word for word, before in zip(last[1:], last, strict=False) if before == "--set"]
+    assert settings == ["width=0.125", "batch_size=16", f"weights={out}"]
+    done = mien("evaluate", trained, "--data", "drawn:70", "--out", tmp_path / "x", "--seed", 3)
+    assert done.stdout.endswith(f" --out {tmp_path / 'x'} --seed 3 --corruptions\n")
+
+
+def test_an_ensemble_of_one_run_twice_is_refused(trained: Path, tmp_path: Path) -> None:
+    done = mien("export", trained, trained, "--data", "drawn:70", "--out", tmp_path / "m.onnx")
+    assert (done.returncode, "a run twice" in done.stderr) == (1, True)
 
 
 def test_the_installed_command_ends_with_status_1_and_no_traceback() -> None:

@@ -105,12 +105,15 @@ def test_the_whole_evaluation_leaves_its_tables_figures_and_tests(
     for name in ("corruptions", "groups", "slices"):
         assert (out / "figures" / f"{name}.svg").stat().st_size > 1000
     kept = json.loads((out / "evaluation.json").read_text())
+    assert mien("evaluate", runs["none"], "--data", "drawn:210", "--out", out)[0] == 0
+    left = {file.name for file in (out / "tables").glob("*.csv")}
+    assert not left & {"corruptions.csv", "attention.csv"}
     clean = kept["models"]["plain (w1/8)"]["corruptions"]["clean"]["accuracy"]
     assert clean == float(accuracy[0]["accuracy"])
 
 
 def test_an_exported_file_says_what_it_is_and_gives_what_it_gives() -> None:
-    (model,) = open_all([PACKAGED])
+    (model,) = open_all([Path("packaged")])
     assert (model.title, model.single) == ("fer2013", False)  # two views
     assert (model.size, model.channels, model.classes) == (48, 1, CLASSES)
     assert model.trained_on["split"] == ["Training"]

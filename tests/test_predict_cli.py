@@ -145,6 +145,13 @@ def test_json_lines_come_from_standard_input_to_standard_output(photos: Path) ->
     assert (refused.returncode, refused.stdout) == (1, "")
 
 
+def test_json_lines_name_a_picture_as_it_was_given_and_packaged_is_the_model(photos: Path) -> None:
+    done = predict(photos / "a.png", "--json", "--run", "packaged", "--views", 1)
+    row = json.loads(done.stdout)
+    assert row["image"] == str(photos / "a.png")
+    assert row["model"].startswith(load(views=1).name)
+
+
 def test_the_same_command_again_goes_on_where_it_was(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,6 +294,7 @@ def test_annotated_copies_go_into_a_folder_or_one_into_a_file(photos: Path) -> N
     assert "is the picture itself" in predict(photos / "a.png", "--out", photos / "a.png").stderr
     assert (photos / "a.png").read_bytes() == before
     assert "there are several" in predict(photos, "--out", "two.png").stderr
+    assert not Path("two.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -300,6 +308,8 @@ def test_annotated_copies_go_into_a_folder_or_one_into_a_file(photos: Path) -> N
         (["photos", "--smooth", "3"], "are for a video or a camera"),
         (["photos", "--views", "3"], "the packaged model has 2 or 1"),
         (["photos", "--detector", "mtcnn"], "there is no detector 'mtcnn'"),
+        (["photos", "--detector", "mtcnn"], "or none where each picture is a crop"),
+        (["a.mp4", "photos"], "a.mp4: is a video; give each to a call of its own"),
         (["photos", "--detector-model", "x.onnx"], "say whose file this is"),
     ],
 )

@@ -214,7 +214,7 @@ def test_every_table_of_the_paper_is_there_in_four_formats(study):
         "provenance",
         "runs",
     ]
-    files = {path.name for path in (out / "tables").iterdir()}
+    files = {path.name for path in (out / "tables").glob("[!.]*")}
     assert files == {f"{name}.{ending}" for name in names for ending in ("csv", "md", "tex")}
     for name in names:
         assert page.count(f'id="table-{name}"') == 1
@@ -244,7 +244,7 @@ def test_every_figure_of_the_paper_is_there_as_svg_and_pdf(study):
         "accuracy",
         "cost",
     ] + [f"features-{model['key']}" for model in results["models"]]
-    files = {path.name for path in (out / "figures").iterdir()}
+    files = {path.name for path in (out / "figures").glob("[!.]*")}
     assert files == {f"{name}.{ending}" for name in names for ending in ("svg", "pdf")}
     for name in names:
         assert page.count(f'id="figure-{name}"') == 1

@@ -37,6 +37,6 @@ class RunInUseError(RunError):
 def unknown(what: str, given: str, known: Iterable[str]) -> str:
     """The text of an error for a name that is not known, with the nearest known ones."""
     known = sorted(known)
-    near = difflib.get_close_matches(given, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.6)
     hint = f" (did you mean '{near[0]}'?)" if near else ""
     return f"unknown {what} '{given}'{hint}; known: {', '.join(known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shlex
 import sys
 import warnings
@@ -99,6 +100,10 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except OSError as error:
+        if error.errno == errno.ENOSPC and error.filename is None:
+            sys.stdout = None  # type: ignore[assignment]  # or Python would try again at its end
+            print("error: standard output: the disk is full; make room", file=sys.stderr)
+            raise SystemExit(1) from None
         if error.filename is None:  # nothing that the user named
             raise
         print(
@@ -141,7 +146,12 @@ def settings_given(changes: Sequence[str] | None) -> dict[str, str]:
 
 def command_line() -> str:
     """The command as it was typed, for the report."""
-    return shlex.join(["mien", *sys.argv[1:]])
+    return command(*sys.argv[1:])
+
+
+def command(*words: object) -> str:
+    """A command of ours as it can be typed into a shell."""
+    return shlex.join(["mien", *map(str, words)])
 
 
 def next_step(text: str) -> None:

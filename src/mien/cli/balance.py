@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mien.cli.app import Data, Device, Runs, Set, SkipBad, app, next_step, settings_given, stoppable
+from mien.cli.app import (
+    Data,
+    Device,
+    Runs,
+    Set,
+    SkipBad,
+    app,
+    command,
+    next_step,
+    settings_given,
+    stoppable,
+)
 from mien.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -61,7 +72,10 @@ def balance(
 
     store = out / "faces"
     if store.exists():  # said now, and not after the training
-        raise DataError(f"{store}: exists; remove it, or give another --out")
+        raise DataError(
+            f"{store}: exists; remove it, or give another --out (a generator that is trained "
+            "already is not trained again)"
+        )
     judges = [Run.open(path) if path else None for path in (features, classifier)]
     chosen = _generator(generator, set_ or [])
     faces, parts = roles(read(data, skip_bad=skip_bad))
@@ -84,7 +98,7 @@ def balance(
         print(path)
     if done["why"]:
         print(f"not assessed: {done['why']}")
-    next_step(f"mien train --data {store}")
+    next_step(command("train", "--data", store))
 
 
 def _generator(name: str, changes: list[str]) -> GeneratorRecipe | GeneratorRun:

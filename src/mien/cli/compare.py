@@ -10,7 +10,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mien.cli.app import Data, Device, Jobs, Records, Runs, Set, SkipBad, app, next_step, stoppable
+from mien.cli.app import (
+    Data,
+    Device,
+    Jobs,
+    Records,
+    Runs,
+    Set,
+    SkipBad,
+    app,
+    command,
+    next_step,
+    stoppable,
+)
 from mien.cli.cluster import Cluster, CpusEach, GpusEach, Store, executor
 from mien.cli.train import Balance, recipe_of
 from mien.errors import DataError, RecipeError, RunError
@@ -29,7 +41,7 @@ def crossval(
         list[str] | None, typer.Option(help="Each model with these: --attention none ...")
     ] = None,
     scheme: Annotated[str, typer.Option(help="k-fold, 5x2, hold-out or official.")] = "k-fold",
-    folds: Annotated[int, typer.Option(help="Of k-fold.")] = 10,
+    folds: Annotated[int | None, typer.Option(help="Of k-fold. Default: 10.")] = None,
     seed: Annotated[int, typer.Option(help="Of the division.", min=0)] = 0,
     cluster: Cluster = None,
     cpus: CpusEach = 1,
@@ -56,6 +68,8 @@ def crossval(
 
     if scheme not in SCHEMES:
         raise RecipeError(unknown("scheme", scheme, SCHEMES))
+    if folds is not None and scheme != "k-fold":
+        raise RecipeError(f"--folds is for --scheme k-fold; {scheme} has its own, leave it out")
     workers = jobs or trainings_at_once(device)
     where = executor(cluster, cpus, gpus, store, workers)
     chosen = [recipe_of(name, set_ or [], balance) for name in recipe or ["plain"]]
@@ -77,7 +91,7 @@ def crossval(
         divided = faces[(faces.split == parts.train) | (faces.split == parts.validation)]
     options: dict[str, Any] = {} if scheme == "official" else {"seed": seed}
     if scheme == "k-fold":
-        options["folds"] = folds
+        options["folds"] = 10 if folds is None else folds
     with stoppable():
         found = cross_validate(
             recipes,
@@ -110,7 +124,7 @@ def crossval(
         )
     if len(recipes) > 1 and scheme in ("k-fold", "5x2"):
         _print_comparison(compare_folds(found))
-        next_step(f"mien compare {path}")
+        next_step(command("compare", path))
 
 
 def _decimals(value: float | None) -> str:
@@ -147,6 +161,11 @@ def compare(
     from mien.runs.run import Run
 
     if len(results) == 1 and results[0].suffix == ".json":
+        if split or data or without_copies:
+            raise DataError(
+                f"{results[0]}: says itself what its folds were judged on; --split, --data and "
+                "--without-copies are for run folders, leave them out"
+            )
         try:
             content = json.loads(results[0].read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

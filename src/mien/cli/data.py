@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mien.cli.app import SkipBad, app, next_step
+from mien.cli.app import SkipBad, app, command, command_line, next_step
 
 data_app = typer.Typer(help="Look at a data set, or bring FER-2013.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
@@ -58,7 +58,7 @@ def data_info(
         for path in write_data_sheet(faces, found, out):
             print(path)
     else:
-        next_step(f"mien data info {data} --out studies/data, for the figures")
+        next_step(f"{command_line()} --out studies/data, for the figures")
 
 
 @data_app.command("fetch")
@@ -74,14 +74,14 @@ def data_fetch(
     from mien.data.fetch import fetch
 
     print(fetch(destination))
-    next_step(f"mien data info {destination}")
+    next_step(command("data", "info", destination))
 
 
 @data_app.command("store")
 def data_store(
     data: Annotated[str, typer.Argument(help="A data set, as for `mien study --data`.")],
     folder: Annotated[Path, typer.Argument(help="The new folder to make.")],
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=2)] = None,
     skip_bad: SkipBad = False,
 ) -> None:
     """Write a data set into one file that is mapped, not read: for sets larger than memory.
@@ -92,4 +92,4 @@ def data_store(
 
     faces = read_to_store(data, folder, size=size, skip_bad=skip_bad)
     print(f"{len(faces):,} images of {faces.size} pixels: {folder}")
-    next_step(f"mien train --data {folder}")
+    next_step(command("train", "--data", folder))

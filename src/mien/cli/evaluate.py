@@ -9,13 +9,25 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mien.cli.app import Data, Device, SkipBad, app, next_step, stoppable
+from mien.cli.app import (
+    Data,
+    Device,
+    SkipBad,
+    app,
+    command,
+    command_line,
+    next_step,
+    stoppable,
+)
 
 
 @app.command()
 def evaluate(
     models: Annotated[
-        list[Path], typer.Argument(help="Folders of finished runs, or files of `mien export`.")
+        list[Path],
+        typer.Argument(
+            help="Folders of finished runs, files of `mien export`, or packaged: the package's own."
+        ),
     ],
     data: Data,
     split: Annotated[
@@ -116,6 +128,6 @@ def evaluate(
     if part.opened:
         print(f"the opening of '{part.opened}' is written down in {out / 'openings.jsonl'}")
     if not corruptions:
-        next_step(f"mien evaluate {' '.join(map(str, models))} --data {data} --corruptions")
+        next_step(f"{command_line()} --corruptions")
     elif len(opened) > 1 and all(path.is_dir() for path in models):
-        next_step(f"mien compare {' '.join(map(str, models))} --without-copies")
+        next_step(command("compare", *models, "--without-copies"))

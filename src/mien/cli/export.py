@@ -9,8 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from mien.cli.app import SkipBad, app, next_step
+from mien.cli.app import SkipBad, app, command, next_step
 from mien.errors import DataError
+from mien.packaged import PACKAGED
 
 if TYPE_CHECKING:
     from mien.data import FaceSet
@@ -72,13 +73,14 @@ def export(
     from mien.export import export_onnx, export_program
     from mien.runs.run import Run
 
+    if Path("packaged") in run:
+        raise DataError(f"packaged: is exported already; copy {PACKAGED}")
     opened = [Run.open(folder) for folder in run]
     faces = roles(read(data, skip_bad=skip_bad))[0] if data else None
     if compare:
         _compare(opened, faces, attention=attention, views=views)
-        asked = [*map(str, run), *["--attention"] * attention]
-        asked += ["--views", str(views)] if views > 1 else []
-        next_step(f"mien export {' '.join(asked)} --precision fp16 --data {data}")
+        asked = [*run, *["--attention"] * attention, *(["--views", views] if views > 1 else [])]
+        next_step(command("export", *asked, "--precision", "fp16", "--data", data))
         return
     if format_ is None:
         format_ = "torch" if out and out.suffix == FORMATS["torch"] else "onnx"
@@ -103,7 +105,7 @@ def export(
     if found["calibration"]:
         print(_calibration(found["calibration"]))
     if format_ == "onnx":
-        next_step(f"mien predict PHOTOS --run {out}")
+        next_step(command("predict", "PHOTOS", "--run", out))
     else:
         next_step(f"python -c \"import torch; print(torch.export.load('{out}'))\"")
 

@@ -88,8 +88,11 @@ def predict(
 
     sources = pictures or []
     video: Path | int | None = camera
-    if len(sources) == 1 and Path(sources[0]).suffix.lower() in VIDEOS:
-        video = Path(sources[0])
+    films = [source for source in sources if Path(source).suffix.lower() in VIDEOS]
+    if films and len(sources) > 1:
+        raise DataError(f"{films[0]}: is a video; give each to a call of its own")
+    if films:
+        video = Path(films[0])
     if (camera is None) != bool(sources):
         raise DataError("give pictures, a video, or --camera NUMBER, and only one of these")
     if video is None and (summary is not None or smooth or every > 1):
@@ -101,8 +104,8 @@ def predict(
     if sources == ["-"]:
         found = [Picture("-", sys.stdin.buffer.read())]
     elif video is None:
-        # In a table that is added to, pictures of one name from two folders are told apart.
-        table = out is not None and out.suffix.lower() in (".csv", ".jsonl")
+        # In a table, pictures of one name from two folders are told apart.
+        table = json or (out is not None and out.suffix.lower() in (".csv", ".jsonl"))
         found = outside(listed(sources, as_given=table), sources, out)
     if model.detector is not None and detector == "auto":
         name = model.detector.name

@@ -30,7 +30,7 @@ def serve(
         typer.Option(envvar="MIEN_TOKEN", help="Answer only those who send it as a bearer token."),
     ] = None,
     views: Views = None,
-    threads: Annotated[int, typer.Option(help="Of the model; 0 takes every core.")] = 0,
+    threads: Annotated[int, typer.Option(help="Of the model; 0 takes every core.", min=0)] = 0,
     limits: Annotated[
         list[str] | None,
         typer.Option(

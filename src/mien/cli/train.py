@@ -10,7 +10,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mien.cli.app import Data, Device, Runs, Set, SkipBad, app, next_step, settings_given, stoppable
+from mien.cli.app import (
+    Data,
+    Device,
+    Runs,
+    Set,
+    SkipBad,
+    app,
+    command,
+    next_step,
+    settings_given,
+    stoppable,
+)
 from mien.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -54,11 +65,12 @@ def train(
     from mien.training.distributed import fit_distributed
 
     chosen = recipe_of(recipe, set_ or [], balance)
+    where = str(choose_device(device))
     faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.wants_votes))
     train, validation = faces[parts.train], faces[parts.validation]
     with stoppable():
-        if processes == 1:
-            run = fit(chosen, train, validation, runs=runs, device=device)
+        if processes == 1 and launcher == "torch":
+            run = fit(chosen, train, validation, runs=runs, device=where)
         else:
             run = fit_distributed(
                 chosen,
@@ -70,12 +82,12 @@ def train(
                 device=device,
             )
     if parts.test and not faces[parts.test].labelled:
-        predict_splits(run, faces, [parts.test], str(choose_device(device)))
+        predict_splits(run, faces, [parts.test], where)
     print(f"run: {run.path}")
     if records:
         print(f"record: {run.write_record(records)}")
     _print_metrics(run, parts.validation, faces)
-    next_step(f"mien predict PHOTOS --run {run.path} --out predictions.csv")
+    next_step(command("predict", "PHOTOS", "--run", run.path, "--out", "predictions.csv"))
 
 
 @app.command()
@@ -103,7 +115,8 @@ def pretrain(
     with stoppable():
         train_without_labels(chosen, faces[parts.train], out, epochs=epochs, device=device)
     print(f"weights: {out}")
-    next_step(f"mien train --data {data} --recipe {recipe} --set weights={out}")
+    settings = [word for change in [*(set_ or []), f"weights={out}"] for word in ("--set", change)]
+    next_step(command("train", "--data", data, "--recipe", recipe, *settings))
 
 
 def recipe_of(

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from mien.cli.app import Data, Device, Jobs, Records, Runs, Set, SkipBad, app, next_step, stoppable
+from mien.cli.app import (
+    Data,
+    Device,
+    Jobs,
+    Records,
+    Runs,
+    Set,
+    SkipBad,
+    app,
+    command,
+    next_step,
+    stoppable,
+)
 from mien.cli.train import Balance, recipe_of
 from mien.errors import RecipeError
 
@@ -120,4 +132,4 @@ def tune(
     cost = found.cost()
     if cost["share"]:
         print(f"cost: {1 / cost['share']:.1f} times less than every setting in full")
-    next_step(f"mien train --data {data} --recipe {out / 'best.toml'}")
+    next_step(command("train", "--data", data, "--recipe", out / "best.toml"))

@@ -118,7 +118,7 @@ def find_votes(source: Path) -> Path:
         if (place / "ferplus.csv").is_file():
             return place / "ferplus.csv"
     raise DataError(
-        f"{source}: no ferplus.csv in it or beside it; put it there, or name the file of the votes"
+        f"{source}: no ferplus.csv in it or beside it; put it there, or leave the votes out"
     )
 
 

@@ -61,7 +61,10 @@ def detector(name: str = "auto", model: Path | str | None = None, *, threads: in
         if a file that was given is not there, or one is of another kind.
     """
     if name not in DETECTORS:
-        raise DataError(f"there is no detector '{name}'; choose of {', '.join(DETECTORS)}")
+        raise DataError(
+            f"there is no detector '{name}'; choose of {', '.join(DETECTORS)}, or none where each "
+            "picture is a crop of a face"
+        )
     if model is not None and name in ("auto", "cascade"):
         raise DataError(
             f"{model}: say whose file this is with detector 'centerface' or 'yunet', not '{name}'"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import RecipeError, RunError
+from mien.packaged import PACKAGED
 from mien.runs.atomic import write_bytes
 from mien.runs.recipe import Recipe
 from mien.runs.run import digest_of
@@ -55,6 +56,7 @@ def open_all(paths: Sequence[Path], device: str | None = None) -> list[Trained]:
 
     Parameters
     ----------
+    paths : of folders and files; ``packaged`` is the model in the package
     device : that runs predict on; None takes an accelerator if there is one. Files go to the CPU
 
     Raises
@@ -63,6 +65,7 @@ def open_all(paths: Sequence[Path], device: str | None = None) -> list[Trained]:
         if one is neither, has no weights, was given twice, or takes other images or has other
         classes than the first.
     """
+    paths = [PACKAGED if str(path) == "packaged" else path for path in paths]
     found = [_run(path, device) if path.is_dir() else _file(path) for path in paths]
     if not found:
         raise RunError("there is no model to evaluate; give a run folder or an .onnx file")

@@ -151,7 +151,8 @@ def threshold_for(
     sure = probabilities.max(1)
     order = np.argsort(-sure, kind="stable")
     if coverage is not None:
-        return float(sure[order[int(np.ceil(coverage * len(sure))) - 1]])
+        answered = np.ceil(coverage * len(sure) - 1e-9)  # 0.07 of 100 is 7, in floats a bit more
+        return float(sure[order[int(answered) - 1]])
     right = np.cumsum((probabilities.argmax(1) == labels)[order])
     # Images of equal probability are answered together or not at all.
     ends = np.append(np.diff(sure[order]) < 0, True)

@@ -190,8 +190,8 @@ class Classifier:
         Raises
         ------
         DataError
-            for what is no picture, a box that is empty or reaches outside its picture, or another
-            number of lists of boxes than of pictures.
+            for what is no picture, a box that is empty or reaches outside its picture, another
+            number of lists of boxes than of pictures, or what is no probability.
         """
         several = isinstance(images, list | tuple) or (
             isinstance(images, np.ndarray) and images.ndim == 4
@@ -206,6 +206,8 @@ class Classifier:
                 "an empty list where there is no face"
             )
         least = self.threshold if min_probability is None else min_probability
+        if min_probability is not None and not 0 <= min_probability <= 1:
+            raise DataError(f"min_probability = {min_probability}: give one from 0 to 1")
         crops, places = [], []
         for number, (picture, own) in enumerate(zip(pictures, given, strict=True)):
             pixels, name = self._pixels(picture, f"picture {number}")
@@ -275,8 +277,8 @@ def load(
 
     Parameters
     ----------
-    source : an ONNX file of `mien export`, or the folder of a finished run, which is exported into
-        memory (needs ``mien[train]``)
+    source : an ONNX file of `mien export`; the folder of a finished run, which is exported into
+        memory (needs ``mien[train]``); or ``"packaged"``, as None
     detector : what finds faces in pictures: the name of a detector, a detector itself (such as
         ``mien.detection.detector("yunet", "yunet.onnx")``), or ``"none"`` where every picture is a
         crop of one face. ``"auto"`` takes the best that is there; ``load().detector.name`` says
@@ -292,6 +294,8 @@ def load(
 
     Example: ``mien.load().predict("photo.jpg")``
     """
+    if str(source) == "packaged":
+        source = None
     if source and views is not None:
         raise DataError(
             f"views = {views}: the model {source} has its own; `mien export --views` sets them"

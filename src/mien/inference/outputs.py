@@ -58,18 +58,19 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
                 lambda a: rows.add(a.picture.name, a.faces), frozenset(rows.done), rows.cut
             )
     elif kind in FORMATS and not out.is_dir():
-        first: list[str] = []
+        only: list[Answer] = []
 
         def one(answer: Answer) -> None:
-            if first:
+            if only:
                 raise DataError(
                     f"{out}: is for an annotated copy of one picture, and there are several; give "
                     "a folder"
                 )
-            first.append(answer.picture.name)
-            _copy(answer, out)
+            only.append(answer)
 
         yield Output(one)
+        for answer in only:  # written now that no second one has come
+            _copy(answer, out)
     elif not kind or out.is_dir():
         places: dict[Path, str] = {}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mien import plots
+from mien.runs.atomic import instead_of_earlier
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -24,6 +25,9 @@ class Figure:
 
 
 def write_figures(figures: Iterable[Figure], folder: Path) -> None:
-    """Write each figure as SVG and PDF."""
-    for figure in figures:
-        plots.save(figure.drawing, folder / figure.name)
+    """Write each figure as SVG and PDF; those that an earlier result left are removed."""
+    figures = list(figures)
+    names = [f"{figure.name}{ending}" for figure in figures for ending in (".svg", ".pdf")]
+    with instead_of_earlier(folder, names):
+        for figure in figures:
+            plots.save(figure.drawing, folder / figure.name)

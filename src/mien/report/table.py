@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.report.results import is_missing
-from mien.runs.atomic import write_text
+from mien.runs.atomic import instead_of_earlier, write_text
 
 MISSING = "–"
 NOT_RUN = "not run"
@@ -175,11 +175,18 @@ class Table:
 
 
 def write_tables(tables: Iterable[Table], folder: Path) -> None:
-    """Write each table as CSV, Markdown and LaTeX, each file whole or not at all."""
+    """Write each table as CSV, Markdown and LaTeX, each file whole or not at all.
+
+    Tables that an earlier result left in the folder are removed.
+    """
+    files = {}
     for table in tables:
-        write_text(folder / f"{table.name}.csv", table.to_csv())
-        write_text(folder / f"{table.name}.md", table.to_markdown())
-        write_text(folder / f"{table.name}.tex", table.to_latex())
+        files[f"{table.name}.csv"] = table.to_csv()
+        files[f"{table.name}.md"] = table.to_markdown()
+        files[f"{table.name}.tex"] = table.to_latex()
+    with instead_of_earlier(folder, files):
+        for name, text in files.items():
+            write_text(folder / name, text)
 
 
 def percent(value: float) -> str:
@@ -233,7 +240,9 @@ def _tag(name: str, text: str, *attributes: str) -> str:
 
 
 def _markdown(text: Any) -> str:
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(str(text).split()))
+    # Between letters or digits an underscore is one, without a backslash.
+    special = r"([\\`*\[\]<>|]|(?<![^\W_])_|_(?![^\W_]))"
+    return re.sub(special, r"\\\1", " ".join(str(text).split()))
 
 
 _LATEX = {

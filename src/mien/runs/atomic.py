@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,9 @@ from mien.errors import RunError
 
 LEFTOVER = ".tmp"
 """How the name of a file ends that is not yet written whole."""
+
+WRITTEN = ".written"
+"""The file that notes which files of a folder belong to one result."""
 
 
 @contextlib.contextmanager
@@ -72,6 +75,29 @@ def save_with(path: Path, save: Callable[[BinaryIO], object]) -> None:
             save(file)
         except RuntimeError as error:  # torch reports a full disk as one of its own errors
             raise RunError(f"{path}: cannot be written ({error}); make room") from error
+
+
+@contextlib.contextmanager
+def instead_of_earlier(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    """Let files be written into `folder`, and then remove those an earlier result left there.
+
+    Which ones a result has is noted in a hidden file of the folder, before they are written; what
+    was not written this way stays, and so does all of it where writing fails.
+
+    Parameters
+    ----------
+    folder : of files that belong together, such as the tables of one report
+    names : of those that are written now
+    """
+    note = folder / WRITTEN
+    earlier = set(note.read_text().splitlines()) if note.exists() else set[str]()
+    written = set(names)
+    write_text(note, "\n".join(sorted(earlier | written)) + "\n")
+    yield
+    for name in earlier - written:
+        if Path(name).name == name:
+            (folder / name).unlink(missing_ok=True)
+    write_text(note, "\n".join(sorted(written)) + "\n")
 
 
 def remove_leftovers(folder: Path) -> None:

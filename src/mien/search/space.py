@@ -165,7 +165,7 @@ class Space:
         try:
             if complete is not None and isinstance(own := content.get("base", {}), Mapping):
                 content["base"] = complete(own)
-            return cls.from_dict(content, str(path))
+            return cls.from_dict(content)
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from None
 

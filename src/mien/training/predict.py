@@ -145,7 +145,7 @@ def predict_probabilities(
 
 
 def check_ensemble(members: Sequence[Run]) -> None:
-    """Refuse an ensemble of no runs, or of runs that tell other classes apart.
+    """Refuse an ensemble of no runs, of one run twice, or of runs that tell other classes apart.
 
     Raises
     ------
@@ -155,6 +155,8 @@ def check_ensemble(members: Sequence[Run]) -> None:
     if not members:
         raise RunError("an ensemble of no runs: give one at least")
     first = members[0]
+    if len({member.path.resolve() for member in members}) < len(members):
+        raise RunError("an ensemble was given a run twice; give each one once")
     for other in members[1:]:
         if other.classes != first.classes:
             raise RunError(

@@ -96,7 +96,9 @@ def _check(recipe: GeneratorRecipe, train: FaceSet) -> None:
     if train.size != recipe.image_size:
         raise DataError(
             f"{train.name}: has images of {train.size} pixels, and the generator's image_size is "
-            f"{recipe.image_size}; set image_size = {train.size}, or read the images at that size"
+            f"{recipe.image_size}; read the images at that size (`mien data store --size "
+            f"{recipe.image_size}` writes such a set), or set image_size = {train.size} in the "
+            "generator's own recipe, a TOML file"
         )
     for name, count in zip(train.classes, train.counts(), strict=True):
         if count < 2:
