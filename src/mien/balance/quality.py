@@ -13,6 +13,7 @@ from mien.balance.distances import as_features, nearest
 from mien.balance.feature_space import fit_feature_space
 from mien.balance.memorisation import compare_nearness, duplicates, is_copy, near_duplicates
 from mien.errors import DataError
+from mien.jsonable import jsonable
 from mien.metrics import wilson_interval
 
 
@@ -108,7 +109,7 @@ class Quality:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return _plain(asdict(self))
+        return jsonable(asdict(self))
 
 
 def assess(
@@ -252,11 +253,3 @@ def _check(name: str, sample: Sample, classes: int) -> None:
         raise DataError(f"{name}: probabilities must be [{n}, {classes}], not {given}")
     if not np.isfinite(probabilities).all():
         raise DataError(f"{name}: probabilities are not finite; the classifier has diverged")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value

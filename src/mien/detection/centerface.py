@@ -10,6 +10,7 @@ import numpy as np
 
 from mien.detection.found import Eyes, Found, largest_first, shrunk
 from mien.errors import RunError
+from mien.runtime import content_of, session
 
 LEAST_SCORE = 0.5
 MOST_OVERLAP = 0.3
@@ -49,22 +50,8 @@ class CenterFace:
     name = "centerface"
 
     def __init__(self, model: Path | str, threads: int = 0) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                free_sizes(Path(model).read_bytes()), options, providers=["CPUExecutionProvider"]
-            )
-        except OSError as error:
-            raise RunError(f"{model}: {error.strerror or error}; check the path") from error
-        except Exception as error:  # ONNX Runtime raises kinds of its own
-            raise RunError(
-                f"{model}: is no ONNX model, or is damaged; bring it anew with "
-                "`mien fetch detector`"
-            ) from error
+        anew = "bring it anew with `mien fetch detector`"
+        self._session = session(free_sizes(content_of(model)), str(model), threads, anew)
         maps = [output.shape[1:2] for output in self._session.get_outputs()]
         if maps != [[1], [2], [2], [10]]:
             raise RunError(

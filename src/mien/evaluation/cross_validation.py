@@ -14,6 +14,7 @@ from mien.data.faceset import FaceSet
 from mien.errors import DataError, MienError, RecipeError, RunError
 from mien.evaluation.schemes import SCHEMES, Fold
 from mien.executors import Executor
+from mien.jsonable import jsonable
 from mien.metrics import evaluate
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, find_finished
@@ -66,7 +67,7 @@ class CrossValidation:
             scores = {score: getattr(self, score)[row] for score in SCORES}
             models.append(
                 {"name": name, "recipe": recipe.to_dict(), "runs": self.runs[row]}
-                | {score: _plain(values) for score, values in scores.items()}
+                | {score: jsonable(values) for score, values in scores.items()}
                 | {"summary": {score: _summary(values) for score, values in scores.items()}}
             )
         return {
@@ -233,10 +234,6 @@ def _measure(run: Run, faces: FaceSet, fold: Fold) -> dict[str, float]:
         )
     metrics = evaluate(found.probabilities, found.labels, run.classes)
     return {score: getattr(metrics, score) for score in SCORES}
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(value) else value for value in values.tolist()]
 
 
 def _summary(values: np.ndarray) -> dict[str, float | int | None]:

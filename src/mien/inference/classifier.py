@@ -20,6 +20,7 @@ from mien.detection.found import Box
 from mien.errors import DataError, RunError
 from mien.packaged import PACKAGED_BY_VIEWS
 from mien.pixels import decode, from_pillow, letterbox, to_channels
+from mien.runtime import content_of, session
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -90,23 +91,9 @@ class Classifier:
     def __init__(
         self, source: Path | str | bytes, threads: int = 0, detector: Detector | None = None
     ) -> None:
-        import onnxruntime
-
         name = "the model" if isinstance(source, bytes) else str(source)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            content = source if isinstance(source, bytes) else Path(source).read_bytes()
-            self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
-        except OSError as error:
-            raise RunError(f"{name}: {error.strerror or error}; check the path") from error
-        except Exception as error:  # ONNX Runtime raises kinds of its own
-            raise RunError(
-                f"{name}: is no ONNX model, or is damaged; write one with `mien export RUN`"
-            ) from error
+        content = source if isinstance(source, bytes) else content_of(source)
+        self._session = session(content, name, threads, "write one with `mien export RUN`")
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         try:
             self.classes = tuple(json.loads(self.metadata["classes"]))

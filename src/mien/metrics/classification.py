@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import DataError
+from mien.jsonable import jsonable
 from mien.metrics.calibration import calibration_error
 from mien.metrics.interval import wilson_interval
 
@@ -55,7 +56,7 @@ class Metrics:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; NaN, which JSON lacks, becomes None."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: jsonable(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Metrics:
@@ -177,11 +178,3 @@ def _check(probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
             f"{probabilities[row].min():.6g}), nor are {int(bad.sum()) - 1} others; "
             "give the softmax of finite logits"
         )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(item) for item in np.asarray(value, object).tolist()]
-    if isinstance(value, float) and np.isnan(value):
-        return None
-    return value

@@ -18,6 +18,7 @@ from mien.report.table import (
     Table,
     count,
     decimals,
+    interval,
     percent,
     signed,
 )
@@ -30,7 +31,7 @@ def robustness_tables(found: Mapping[str, Any]) -> Iterator[Table]:
     split = " as ".join(dict.fromkeys(name for name in (data["split"], data["role"]) if name))
     where = f"{data['name']}, {split}, n = {n:,}; one trained model each; {found['date'][:10]}."
     score = Column("macro F1", decimals(3))
-    spread = Column("its 95 % interval", lambda pair: f"{pair[0]:.3f} to {pair[1]:.3f}")
+    spread = Column("macro F1, 95 % interval", lambda pair: f"{pair[0]:.3f} to {pair[1]:.3f}")
     kind = Column("model")
     number = Column("images", count)
     yield Table(
@@ -96,8 +97,7 @@ def _group_tables(models: Mapping[str, Any], columns: Sequence[Any], where: str)
         [
             kind, Column("grouping"), Column("best"), Column("worst"),
             Column("difference", percent, "points"),
-            Column("95 % interval", lambda pair: f"{percent(pair[0])} to {percent(pair[1])}",
-                   "points"),
+            Column("95 % interval", interval, "points"),
             Column("p", rounded_p), Column("p after Holm", rounded_p),
             Column("without a group", count),
         ],
@@ -115,14 +115,14 @@ def _corruption_tables(
     found: Mapping[str, Any], columns: Sequence[Any], where: str
 ) -> Iterator[Table]:
     models = found["models"]
-    pair = Column("95 % interval", lambda v: f"{percent(v[0])} to {percent(v[1])}", "%")
+    means: list[Column] = []
+    for name in ("clean", "mean corruption accuracy", "share of clean"):
+        means += [Column(name, percent, "%"), Column(f"{name}, 95 % interval", interval, "%")]
     yield Table(
         "corruption-summary",
         "Mean accuracy under corruption",
         [
-            Column("model"), Column("clean", percent, "%"), pair,
-            Column("mean corruption accuracy", percent, "%"), pair,
-            Column("share of clean", percent, "%"), pair,
+            Column("model"), *means,
             *(Column(kind.title, percent, "%") for kind in CORRUPTIONS.values()),
         ],
         [
@@ -172,13 +172,16 @@ def _claim_table(claims: Sequence[Mapping[str, Any]], where: str) -> Table:
     def points(value: float) -> str:
         return signed(100 * value)
 
+    def span(pair: Sequence[float]) -> str:
+        return f"{points(pair[0])} to {points(pair[1])}"
+
     columns = [Column("models"), Column("corruption")]
     for what in ("accuracy", "loss of accuracy"):
         columns += [
             Column(what, points, "points"),
-            Column("95 % interval", lambda v: f"{points(v[0])} to {points(v[1])}", "points"),
-            Column("p", rounded_p),
-            Column("p after Holm", rounded_p),
+            Column(f"{what}, 95 % interval", span, "points"),
+            Column(f"{what}, p", rounded_p),
+            Column(f"{what}, p after Holm", rounded_p),
         ]
     return Table(
         "attention",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mien.errors import RecipeError, unknown
+from mien.jsonable import jsonable
 from mien.runs.recipe import Recipe
 from mien.runs.settings import read_toml
 
@@ -174,10 +175,10 @@ class Space:
         parameters = {
             name: {"low": given.low, "high": given.high, "log": given.log, "step": given.step}
             if isinstance(given, Range)
-            else _plain(given)
+            else jsonable(given)
             for name, given in self.parameters.items()
         }
-        return {"name": self.name, "base": _plain(self.base), "parameters": parameters}
+        return {"name": self.name, "base": jsonable(self.base), "parameters": parameters}
 
     @property
     def size(self) -> int | None:
@@ -256,14 +257,7 @@ class Space:
 
 def setting_key(setting: Mapping[str, Any]) -> str:
     """The one text that stands for a setting: equal settings have equal keys."""
-    return json.dumps(_plain(setting), sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, at any depth, as JSON and TOML have them."""
-    if isinstance(value, Mapping):
-        return {name: _plain(one) for name, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+    return json.dumps(jsonable(setting), sort_keys=True)
 
 
 def _range(given: Mapping[str, Any], where: str) -> Range:

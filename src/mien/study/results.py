@@ -16,6 +16,7 @@ from mien.data.audit import audit
 from mien.data.faceset import FaceSet
 from mien.data.splits import Roles
 from mien.evaluation.openings import open_once, read_openings
+from mien.jsonable import jsonable
 from mien.metrics import collapsed, epochs_to, evaluate, last_epochs_spread
 from mien.models.cost import cost, outline
 from mien.runs.atomic import write_json
@@ -120,7 +121,7 @@ class StudyResults:
                 {f"balance_{name}": images for name, images in self.balance_sheets.items()}
                 | {f"explanation_{name}": images for name, images in pictures.items()},
             )
-        write_json(self.out / "results.json", _plain(results))
+        write_json(self.out / "results.json", jsonable(results))
 
     def _data(self, measure: bool) -> dict[str, Any]:
         faces, parts = self.faces, self.parts
@@ -261,14 +262,3 @@ def latency(model: torch.nn.Module, image_size: int, channels: int, runs: int = 
         model(image)
         times.append(time.perf_counter() - began)
     return round(float(np.median(times[3:])) * 1e3, 3)
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: what is not known is null."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
