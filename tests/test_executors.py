@@ -138,6 +138,53 @@ def test_ctrl_c_lets_the_running_tasks_tidy_up_and_begins_no_other(tmp_path: Pat
     }  # fmt: skip
 
 
+SLOWLY = """
+import os, time
+from pathlib import Path
+
+if "IMPORTING" in os.environ:  # as the server of processes does, before there are any
+    Path(os.environ["IMPORTING"]).touch()
+    time.sleep(3)
+
+def work(shared, task):
+    pass
+"""
+
+ASKED = """
+import os, sys
+import slowly
+from mien.executors import Local
+
+if __name__ == "__main__":
+    os.environ["IMPORTING"] = sys.argv[1]
+    try:
+        Local(2).run(slowly.work, None, range(4), print)
+    except KeyboardInterrupt as stopped:
+        print(stopped)
+"""
+
+
+def test_ctrl_c_before_the_processes_have_begun_is_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "slowly.py").write_text(SLOWLY)
+    (tmp_path / "asked.py").write_text(ASKED)
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "asked.py", tmp_path / "importing"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "importing").exists():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    said, errors = process.communicate(timeout=30)
+    assert "the same command goes on from there" in said
+    assert errors == ""
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_when_the_first_process_is_killed_no_task_goes_on_unseen(
     tmp_path: Path, how: signal.Signals

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -125,6 +127,9 @@ def _start(function: Callable[[S, T], R], shared: S) -> tuple[Connection, BasePr
     context = multiprocessing.get_context(START)
     # What the first crew needs, torch among it, takes seconds to import: once for all of them.
     context.set_forkserver_preload([function.__module__])
+    if START == "forkserver":
+        with _uninterrupted():
+            forkserver.ensure_running()
     ours, theirs = context.Pipe()
     process: BaseProcess = context.Process(  # type: ignore[attr-defined]
         target=_serve, args=(theirs, function, shared)
@@ -134,8 +139,22 @@ def _start(function: Callable[[S, T], R], shared: S) -> tuple[Connection, BasePr
     return ours, process
 
 
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that begin here ignore Ctrl-C: during its imports the server does not by itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(pipe: Connection, function: Callable[[Any, Any], Any], shared: Any) -> None:
     """In the process: do one task after the other until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         while True:
