@@ -44,7 +44,7 @@ from mien.images.tensors import as_tensor
 from mien.report.table import Column, Table, count, decimals
 from mien.runs.recipe import Recipe
 from mien.search import Space
-from mien.search.fidelity import halving, part_of, shortened
+from mien.search.fidelity import halving, shortened, subset_of
 from mien.study.scales import SIX, PlannedSearch, Scale, paper_recipe, scales
 from mien.training.batches import Batches
 from mien.training.predict import build_model, probabilities
@@ -145,7 +145,7 @@ def search_parts(
         # On a rung below their epochs, settings that differ in nothing else are one training.
         distinct = len({shortened(recipe, rung.epochs) for recipe in grid})
         trainings = math.ceil(settings * distinct / len(grid))
-        images = len(part_of(train, rung.share)) if rung.share < 1 else len(train)
+        images = len(subset_of(train, rung.share)) if rung.share < 1 else len(train)
         name = f"search, rung {number + 1}: {settings} settings"
         parts.append(Part(name, batches, trainings, rung.epochs, images, validated))
     alone, epochs = (planned.default.batch_size,), planned.default.epochs

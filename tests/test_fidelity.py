@@ -19,8 +19,8 @@ from mien.search.fidelity import (
     full,
     halving,
     hyperband,
-    part_of,
     shortened,
+    subset_of,
 )
 from mien.search.trials import Trial
 
@@ -117,13 +117,13 @@ def test_a_failed_trial_takes_nobodys_place() -> None:
 
 def test_a_smaller_part_lies_in_a_larger_one_with_the_same_shares_of_each_class() -> None:
     faces = draw_faces(210, size=16)["train"]
-    parts = [set(part_of(faces, share)) for share in (1 / 9, 1 / 3, 1.0)]
+    parts = [set(subset_of(faces, share)) for share in (1 / 9, 1 / 3, 1.0)]
     assert parts[0] < parts[1] < parts[2] == set(range(len(faces)))
     for part, share in zip(parts, (1 / 9, 1 / 3, 1), strict=True):
         counts = faces[np.array(sorted(part))].counts()
         np.testing.assert_array_equal(counts, np.ceil(share * faces.counts() - 1e-9))
-    assert (faces[part_of(faces, 0.001)].counts() == 1).all()
-    np.testing.assert_array_equal(part_of(faces, 1 / 3), part_of(faces, 1 / 3))
+    assert (faces[subset_of(faces, 0.001)].counts() == 1).all()
+    np.testing.assert_array_equal(subset_of(faces, 1 / 3), subset_of(faces, 1 / 3))
 
 
 def test_a_shorter_training_keeps_the_shape_of_its_schedule() -> None:

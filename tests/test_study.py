@@ -25,7 +25,7 @@ from mien.study import balancing
 from mien.study import study as study_module
 from mien.study.scales import (
     SIX,
-    Compared,
+    Candidate,
     Planned,
     PlannedBalance,
     PlannedSearch,
@@ -292,13 +292,13 @@ def test_a_study_searches_and_cross_validates_what_its_scale_plans_and_reports_i
 ) -> None:
     net = TINY.but(schedule="constant")
     with_ = net.but(attention="cbam")
-    tuned = Compared(net, net.key), Compared(with_, net.key)
+    tuned = Candidate(net, net.key), Candidate(with_, net.key)
     scale = replace(
         tiny_scale(net),
         searches=(PlannedSearch(net, {"lr": (1e-3, 3e-3)}, "Table IV"),),
         validations=(
             PlannedValidation("k-fold", tuned, folds=2),
-            PlannedValidation("5x2", (Compared(net), Compared(with_))),
+            PlannedValidation("5x2", (Candidate(net), Candidate(with_))),
         ),
     )
     results = study(faces, scale, tmp_path)
@@ -394,7 +394,7 @@ def test_a_search_that_fails_is_said_to_be_missing_with_its_reason(
     scale = replace(
         tiny_scale(TINY),
         searches=(PlannedSearch(TINY, {"lr": (1e-3,)}, "Table IV"),),
-        validations=(PlannedValidation("5x2", (Compared(TINY, TINY.key),)),),
+        validations=(PlannedValidation("5x2", (Candidate(TINY, TINY.key),)),),
     )
     (tmp_path / "folder.db").mkdir()
     results = study(faces, scale, tmp_path, storage=f"sqlite:///{tmp_path / 'folder.db'}")

@@ -15,7 +15,7 @@ from mien.errors import DataError
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedClass:
     """A class of the data, what it is for the model ("" where left out), and how many images."""
 
     theirs: str
@@ -46,7 +46,7 @@ def read_class_map(path: Path) -> dict[str, str]:
 
 def map_classes(
     faces: FaceSet, classes: tuple[str, ...], mapping: Mapping[str, str] | None, source: str = ""
-) -> tuple[FaceSet, list[Mapped]]:
+) -> tuple[FaceSet, list[MappedClass]]:
     """The images with the model's labels, those of classes that are left out without them.
 
     A folder that the reader took for one of FER-2013's classes (``anger``, or 0 to 6 for the
@@ -96,7 +96,7 @@ def map_classes(
     )
     labels = number[faces.labels]
     rows = [
-        Mapped(name, target[name], int(count))
+        MappedClass(name, target[name], int(count))
         for name, count in zip(faces.classes, counts, strict=True)
         if count
     ]

@@ -99,45 +99,24 @@ def read_groups(path: Path, names: np.ndarray) -> Groupings:
         if the table cannot be read, has no such columns, lists an image twice, has a row of another
         length, or lists none of the images.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [cell.strip() for cell in next(reader, [])]
-            if "image" not in header or len(header) < 2:
-                raise DataError(
-                    f"{path}: has the columns {', '.join(header) or 'none'}; give image and one or "
-                    "more groupings, such as image,age,device"
-                )
-            if len(set(header)) < len(header) or "" in header:
-                raise DataError(f"{path}: two columns share a name, or one has none; name each")
-            at = header.index("image")
-            place = {str(name): row for row, name in enumerate(names)}
-            columns = {
-                name: np.full(len(names), NONE, object) for name in header if name != "image"
-            }
-            listed = np.zeros(len(names), bool)
-            elsewhere = 0
-            for cells in reader:
-                if not cells:
-                    continue
-                where = f"{path}, line {reader.line_num}"
-                if len(cells) != len(header):
-                    raise DataError(f"{where}: has {len(cells)} cells for {len(header)} columns")
-                image = cells[at].strip()
-                parts = PurePosixPath(image).parts
-                ends = (image, *("/".join(parts[k:]) for k in range(len(parts))))
-                row = next((place[end] for end in ends if end in place), None)
-                if row is None:
-                    elsewhere += 1
-                    continue
-                if listed[row]:
-                    raise DataError(f"{where}: image '{image}' is listed twice; keep one row")
-                listed[row] = True
-                for name, cell in zip(header, cells, strict=True):
-                    if name != "image":
-                        columns[name][row] = cell.strip()
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
+    header, rows = _rows_of(path)
+    place = {str(name): row for row, name in enumerate(names)}
+    columns = {name: np.full(len(names), NONE, object) for name in header if name != "image"}
+    listed = np.zeros(len(names), bool)
+    elsewhere = 0
+    for where, cells in rows:
+        image = cells["image"]
+        parts = PurePosixPath(image).parts
+        ends = (image, *("/".join(parts[k:]) for k in range(len(parts))))
+        row = next((place[end] for end in ends if end in place), None)
+        if row is None:
+            elsewhere += 1
+            continue
+        if listed[row]:
+            raise DataError(f"{where}: image '{image}' is listed twice; keep one row")
+        listed[row] = True
+        for name, column in columns.items():
+            column[row] = cells[name]
     if not listed.any():
         raise DataError(
             f"{path}: lists none of the {len(names):,} images, the first of which is '{names[0]}'; "
@@ -148,6 +127,31 @@ def read_groups(path: Path, names: np.ndarray) -> Groupings:
         int((~listed).sum()),
         elsewhere,
     )
+
+
+def _rows_of(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The names of the columns; and each row by them, with the words for where it stands."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [cell.strip() for cell in next(reader, [])]
+            lines = [(f"{path}, line {reader.line_num}", cells) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
+    if "image" not in header or len(header) < 2:
+        raise DataError(
+            f"{path}: has the columns {', '.join(header) or 'none'}; give image and one or more "
+            "groupings, such as image,age,device"
+        )
+    if len(set(header)) < len(header) or "" in header:
+        raise DataError(f"{path}: two columns share a name, or one has none; name each")
+    rows = []
+    for where, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(f"{where}: has {len(cells)} cells for {len(header)} columns")
+        stripped = (cell.strip() for cell in cells)
+        rows.append((where, dict(zip(header, stripped, strict=True))))
+    return header, rows
 
 
 def slices(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -20,7 +20,7 @@ ROUNDS_OF_ONE, ROUNDS_OF_BATCH = 50, 9
 
 
 @dataclass(frozen=True)
-class Compared:
+class MeasuredPrecision:
     """A precision of an export.
 
     Attributes
@@ -47,7 +47,7 @@ def compare_precisions(
     *,
     attention: bool = False,
     views: int = 1,
-) -> list[Compared]:
+) -> list[MeasuredPrecision]:
     """Export a run, or an ensemble, in each precision and measure size, latency and accuracy.
 
     Nothing is written.
@@ -75,7 +75,7 @@ def compare_precisions(
     for precision, predict_proba in predict.items():
         found = parity(source, predict_proba)
         compared.append(
-            Compared(
+            MeasuredPrecision(
                 precision,
                 len(files[precision]),
                 one[precision],

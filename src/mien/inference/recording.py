@@ -36,7 +36,7 @@ Record = Callable[[Sequence[Seen]], None]
 """Keeps some more frames, in order."""
 
 
-def part_of(path: Path) -> Path:
+def partial_of(path: Path) -> Path:
     """Where a file lies until it is complete, such as ``faces.part.csv``."""
     return path.with_name(f"{path.stem}.part{path.suffix}")
 
@@ -73,15 +73,15 @@ def streamed(stream: TextIO) -> Iterator[Record]:
 def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
     """Write rows to a CSV, or JSON lines where the name ends in .jsonl.
 
-    They go to `part_of(out)` as they come, whole rows always, and the file takes its name when all
-    are there. After an error or a kill the part remains, with every row that was written.
+    They go to `partial_of(out)` as they come, whole rows always, and the file takes its name when
+    all are there. After an error or a kill the part remains, with every row that was written.
 
     Raises
     ------
     RunError
         if the file cannot be written, or the part of another recording is there.
     """
-    part, lines = part_of(out), _json_lines
+    part, lines = partial_of(out), _json_lines
     # Unbuffered: what is handed over reaches the file at once, so that a kill tears no row.
     with _saying(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def film(out: Path, rate: float) -> Iterator[Record]:
 
     # MPEG-4 counts time in at most 65,535 parts a second, and OpenCV writes 118.347 as 118347/1000.
     rate = round(rate, 2) if rate > 65 else rate
-    part, written, held = part_of(out), 0, None
+    part, written, held = partial_of(out), 0, None
     with _saying(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter()
@@ -167,7 +167,7 @@ def film(out: Path, rate: float) -> Iterator[Record]:
 
 
 def _open(writer: cv2.VideoWriter, out: Path, rate: float, size: tuple[int, int]) -> None:
-    place, codec = for_ffmpeg(part_of(out)), cv2.VideoWriter.fourcc(*"mp4v")
+    place, codec = for_ffmpeg(partial_of(out)), cv2.VideoWriter.fourcc(*"mp4v")
     with quiet():
         opened = writer.open(place, cv2.CAP_FFMPEG, codec, rate, size)
     if not opened:
@@ -182,7 +182,7 @@ def _saying(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kept = f"; the rows up to then are in {part_of(out)}" if part_of(out).exists() else ""
+        kept = f"; the rows up to then are in {partial_of(out)}" if partial_of(out).exists() else ""
         raise RunError(
             f"{out}: cannot be written ({error.strerror or error}){kept}; make room or choose "
             "another folder"

@@ -12,7 +12,7 @@ from mien.errors import DataError
 from mien.inference import recording
 from mien.inference.classifier import Classifier, Face
 from mien.inference.footage import Footage
-from mien.inference.recording import Record, Seen, part_of
+from mien.inference.recording import Record, Seen, partial_of
 from mien.inference.timeline import Timeline
 from mien.inference.tracks import Tracks
 
@@ -94,7 +94,7 @@ def predict_video(
     if isinstance(out, Path):
         recording.check(out)
         if isinstance(source, Path):
-            for place in (out, part_of(out)):  # which it is written to until it is complete
+            for place in (out, partial_of(out)):  # which it is written to until it is complete
                 if place.resolve() == source.resolve():
                     raise DataError(f"{place}: is the video itself; write to another file")
     drawn = isinstance(out, Path) and out.suffix.lower() == recording.FILM
@@ -128,7 +128,7 @@ def predict_video(
                     progress(reached, footage.promised)
             reached = footage.seconds
     except KeyboardInterrupt:
-        kept = f"; what came before is in {part_of(out)}" if isinstance(out, Path) else ""
+        kept = f"; what came before is in {partial_of(out)}" if isinstance(out, Path) else ""
         raise KeyboardInterrupt(f"stopped at second {reached:.2f}{kept}") from None
     notes = [footage.cut()]
     if footage.dropped:

@@ -181,7 +181,7 @@ def merit(trial: Trial) -> tuple[float, int]:
     return -trial.value, trial.number
 
 
-def part_of(faces: FaceSet, share: float) -> np.ndarray:
+def subset_of(faces: FaceSet, share: float) -> np.ndarray:
     """The rows of a share of every class, sorted; at least one of each that there is.
 
     Drawn at random but always the same, and a smaller share lies within a larger one.

@@ -14,7 +14,7 @@ from mien.executors import Executor, Local
 from mien.metrics import wilson_interval
 from mien.runs.environment import cores
 from mien.runs.run import TRAINING_CODE
-from mien.search.fidelity import FIDELITIES, Fidelity, merit, part_of
+from mien.search.fidelity import FIDELITIES, Fidelity, merit, subset_of
 from mien.search.importance import importance
 from mien.search.objective import Fold, Objective, create_objective
 from mien.search.samplers import check_sampler
@@ -313,7 +313,7 @@ def _check_earlier(space: Space, objective: Objective, share: float) -> None:
     for rows, held_out in objective.parts:
         part, measured = objective.faces[rows], objective.faces[held_out]
         if share < 1:
-            part = part[part_of(part, share)]
+            part = part[subset_of(part, share)]
         check_beginning(recipe, part, measured)
         check_teachers(recipe, part, measured)
 

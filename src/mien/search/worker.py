@@ -16,7 +16,7 @@ from mien.data.faceset import FaceSet
 from mien.errors import OutOfMemory, RecipeError, RunError
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
-from mien.search.fidelity import Fidelity, Rung, due, part_of, shortened
+from mien.search.fidelity import Fidelity, Rung, due, shortened, subset_of
 from mien.search.objective import Objective
 from mien.search.samplers import propose
 from mien.search.space import Setting, Space, setting_key
@@ -156,7 +156,7 @@ def train(objective: Objective, task: Task, trial: Trial) -> tuple[float, dict[s
     for rows, held_out in objective.parts:
         part, measured = objective.faces[rows], objective.faces[held_out]
         if rung.share < 1:
-            part = part[part_of(part, rung.share)]
+            part = part[subset_of(part, rung.share)]
         run = fit(
             recipe,
             part,

@@ -18,7 +18,7 @@ from mien.evaluation.schemes import five_by_two, k_fold
 from mien.executors import Executor, Local
 from mien.runs.recipe import Recipe
 from mien.search import Space, tune
-from mien.study.scales import Compared, PlannedSearch, PlannedValidation
+from mien.study.scales import Candidate, PlannedSearch, PlannedValidation
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def validate(
         return {**results, "comparison": None, "why": str(error)}
 
 
-def _tuned(model: Compared, found: Mapping[str, Mapping[str, Any]]) -> Recipe:
+def _tuned(model: Candidate, found: Mapping[str, Mapping[str, Any]]) -> Recipe:
     if model.search is None:
         return model.recipe
     if model.search not in found:

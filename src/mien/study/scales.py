@@ -102,7 +102,7 @@ class PlannedSearch:
 
 
 @dataclass(frozen=True)
-class Compared:
+class Candidate:
     """A model of a cross-validation: as it is, or in the best setting that a search found."""
 
     recipe: Recipe
@@ -119,9 +119,9 @@ class PlannedValidation:
     """A cross-validation of a study, by ``"k-fold"`` or ``"5x2"``."""
 
     scheme: str
-    models: tuple[Compared, ...]
+    models: tuple[Candidate, ...]
     folds: int = 10  # of k-fold
-    pairs: tuple[tuple[Compared, Compared], ...] = ()  # to be tested; every two if there are none
+    pairs: tuple[tuple[Candidate, Candidate], ...] = ()  # to be tested; every two if there are none
 
     @property
     def key(self) -> str:
@@ -207,9 +207,9 @@ def _tiny(
     without = TINY.but(epochs=epochs)
     search = PlannedSearch(without, levels, source)
     tuned, cbam = (
-        Compared(recipe, search.key) for recipe in (without, without.but(attention="cbam"))
+        Candidate(recipe, search.key) for recipe in (without, without.but(attention="cbam"))
     )
-    default = Compared(without)
+    default = Candidate(without)
     five_by_two = PlannedValidation("5x2", (tuned, cbam))
     if with_default:
         pairs = ((default, tuned), (tuned, cbam))
@@ -224,8 +224,8 @@ def _paper_validations(searches: tuple[PlannedSearch, ...]) -> tuple[PlannedVali
     """10-fold cross-validation of the tuned six, and the tests of Tables XII and XIII by 5x2."""
     models = {}
     for search in searches:
-        models[f"{search.default.title} tuned"] = Compared(search.default, search.key)
-        models[f"{search.default.title} default"] = Compared(search.default)
+        models[f"{search.default.title} tuned"] = Candidate(search.default, search.key)
+        models[f"{search.default.title} default"] = Candidate(search.default)
     tuned = tuple(model for model in models.values() if model.search)
     pairs = tuple((models[test.first], models[test.second]) for test in (*TABLE_XII, *TABLE_XIII))
     return (
