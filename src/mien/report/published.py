@@ -45,12 +45,9 @@ def best_settings(results: Results, family: str) -> Table:
     for key, words in paper.HYPERPARAMETERS.items():
         row = [words, value_text(paper.TABLES_V_IX.default[key]), value_text(best.settings[key])]
         rows.append(row + [value_text(r[key]) if key in r else NOT_RUN for r in ours])
-    decay = sorted({recipe.get("weight_decay", 0) for recipe in ours} - {0})
+    decay = sorted({(r["optimiser"], r["weight_decay"]) for r in ours if r.get("weight_decay")})
     notes = ["With and without CBAM the paper prints the same settings."]
-    if decay:
-        notes.append(
-            f"AdamW here with a decoupled weight decay of {', '.join(map(value_text, decay))}."
-        )
+    notes += [f"Here {name} has a weight decay of {value_text(value)}." for name, value in decay]
     return Table(
         _file_name(best.source),
         f"Settings of {family} and {family}-CBAM: published, and here (after {best.source})",
