@@ -170,9 +170,9 @@ def cost_table(searches: Mapping[str, Sequence[Search]], context: str) -> Table:
             Column("search"),
             Column("trials", count),
             Column("epochs x images", count),
-            Column("of the grid's", percent, "%"),
+            Column("epochs x images, of the grid's", percent, "%"),
             Column("training (s)", decimals(1)),
-            Column("of the grid's", percent, "%"),
+            Column("training, of the grid's", percent, "%"),
         ],
         rows,
         [

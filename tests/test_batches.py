@@ -144,7 +144,9 @@ def test_images_grow_in_steps_of_the_stride_and_are_whole_in_the_last_three_tent
     assert [side_of(recipe, e) for e in range(10)] == [24, 24, 24, 32, 32, 40, 40, 48, 48, 48]
     coarse = recipe.but(start_size=32, stride=16)
     assert [side_of(coarse, e) for e in range(10)] == [32] * 7 + [48] * 3
-    assert side_of(coarse.but(epochs=1), 0) == 32
+    for epochs in (1, 2, 3):
+        assert side_of(coarse.but(epochs=epochs), epochs - 1) == 48
+    assert side_of(coarse.but(epochs=2), 0) == 32
     assert {side_of(recipe.but(start_size=0), e) for e in range(10)} == {48}
 
 
@@ -192,3 +194,15 @@ def test_degraded_images_depend_on_seed_and_epoch() -> None:
     assert torch.equal(shown[0], shown[1])
     assert not torch.equal(shown[0], shown[2])
     assert not torch.equal(shown[0], shown[3])
+
+
+@pytest.mark.parametrize("mix", [{"mixup": 1.0}, {"cutmix": 1.0}])
+def test_a_mixture_has_of_each_image_what_its_weight_allows(mix: dict[str, float]) -> None:
+    of_first = np.arange(200) % 7 == 0
+    faces = replace(numbered(200), weights=np.where(of_first, 0.0, 1.0).astype(np.float32))
+    for batch in epoch(PLAIN.but(batch_size=50, **mix), 0, faces):
+        assert batch.weights is not None
+        mass = batch.weights[:, None] * batch.targets
+        assert float(mass[:, 0].abs().max()) == 0
+        some = batch.weights > 1e-6
+        torch.testing.assert_close(batch.targets.sum(1)[some], torch.ones(int(some.sum())))

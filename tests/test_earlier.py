@@ -208,3 +208,18 @@ def test_a_damaged_or_unfinished_run_is_named(first: Run, tmp_path: Path) -> Non
     with pytest.raises(RecipeError, match=r"weights: .* is not finished"):
         trained(TINY.but(weights=str(record)), tmp_path / "runs", faces())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_that_began_from_what_may_know_more_is_refused(first: Run, tmp_path: Path) -> None:
+    both = faces()[faces().split != "test"]
+    everything = trained(TINY, tmp_path, faces(), train=both, validation=None)
+    after = trained(TINY.but(weights=str(everything.path)), tmp_path, faces(), validation=None)
+    lone = tmp_path / "lone.safetensors"
+    for run, taken in ((first, True), (after, False)):
+        shutil.copy(run.weights_path, lone)
+        recipe = TINY.but(weights=str(lone))
+        if taken:
+            check_beginning(recipe, faces()["train"], faces()["validation"])
+        else:
+            with pytest.raises(RecipeError, match="or may have been"):
+                check_beginning(recipe, faces()["train"], faces()["validation"])

@@ -243,7 +243,9 @@ def test_a_model_of_the_set_lifted_is_one_of_the_set() -> None:
     known = {**lifted, "images": len(part), "sketch": part.sketch}
     for noted, own in ((known, True), (lifted, False), ({**lifted, "sketch": "0" * 16}, False)):
         trained = replace(model(faces, "train"), trained_on=noted)
-        assert bool(part_of(faces, [trained]).notes) == own
+        notes = part_of(faces, [trained]).notes
+        assert any("counts as trained on all" in note for note in notes) == own
+        assert any("cannot be told" in note for note in notes) == ("sketch" not in noted)
     flat = replace(faces, name="flat", split=np.full(len(faces), "all"))
     found = part_of(flat, [replace(model(faces, "train"), trained_on=known)])
     np.testing.assert_array_equal(found.faces.names, faces.names[faces.split != "train"])

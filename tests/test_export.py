@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,11 @@ def test_int8_computes_in_8_bits(
     assert found["largest_difference"] < 0.2
 
 
-def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(run: Run, faces: FaceSet) -> None:
-    content = onnx_bytes(source_of([run, run], faces, views=2), "int8")
+def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    twin = Run.open(shutil.copytree(run.path, tmp_path / run.name))
+    content = onnx_bytes(source_of([run, twin], faces, views=2), "int8")
     graph = onnx.load_from_string(content).graph
     tensors = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
     large = [(tensor.shape, tensor.tobytes()) for tensor in tensors if tensor.size >= 256]

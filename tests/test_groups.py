@@ -218,3 +218,8 @@ def test_a_small_group_is_marked_and_takes_no_part_in_the_comparison() -> None:
     alone = by_group(probabilities, labels, CLASSES, {"d": np.where(column == "a", "a", "")})["d"]
     assert alone.gap is None
     assert by_group(probabilities, labels, CLASSES, {}) == {}
+
+
+def test_a_table_made_on_windows_is_read_by_its_paths(tmp_path: Path) -> None:
+    path = table(tmp_path, f"image,age\nC:\\faces\\{NAMES[0]},old\n")
+    assert read_groups(path, NAMES).columns["age"][0] == "old"

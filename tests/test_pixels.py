@@ -222,3 +222,15 @@ def test_letterbox_averages_areas_when_it_shrinks():
 def test_only_one_or_three_channels_exist():
     with pytest.raises(DataError, match="1 \\(grey\\) or 3"):
         to_channels(photo(), 2)
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 90).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    begin = data.rindex(b"\xff\xda")
+    many = data[:begin] + data[begin:-2] * 300 + data[-2:]
+    assert decode(data, "a.jpg").shape == (64, 64)
+    for read in (decode, measure):
+        with pytest.raises(DataError, match=r"b\.jpg: a JPEG of more than 200 scans"):
+            read(many, "b.jpg")

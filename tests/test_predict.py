@@ -130,3 +130,22 @@ def test_damaged_weights_are_refused_by_name(run: Run, faces: FaceSet, tmp_path:
 def test_a_device_that_is_not_there_is_refused(run: Run) -> None:
     with pytest.raises(RunError, match="device 'gpu' cannot be used here"):
         load_model(run, "gpu")
+
+
+def test_other_faces_of_the_same_names_and_labels_are_predicted_anew(tmp_path: Path) -> None:
+    recipe = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=1, batch_size=16)
+    faces, others = draw_faces(70, size=24), draw_faces(70, size=24, seed=1)
+    run = fit(recipe, faces["train"], faces["validation"], runs=tmp_path, progress="none")
+    predict_splits(run, others, ["validation"])
+    expected = predict_probabilities(run, others["validation"])
+    np.testing.assert_array_equal(run.predictions("validation").probabilities, expected)
+
+
+def test_predictions_of_several_splits_are_kept_under_a_name_that_is_known(tmp_path: Path) -> None:
+    recipe = Recipe(model="plain", width=0.125, image_size=24, stride=8, epochs=1, batch_size=16)
+    faces = draw_faces(140, size=24)
+    both = faces[np.isin(faces.split, ["validation", "test"])]
+    both = replace(both, split=np.where(np.arange(len(both)) < 9, "z", "a"))
+    run = fit(recipe, faces["train"], both, runs=tmp_path, progress="none")
+    assert run.validation_split == "z"
+    assert len(run.predictions(run.validation_split).labels) == len(both)

@@ -297,6 +297,25 @@ def test_annotated_copies_go_into_a_folder_or_one_into_a_file(photos: Path) -> N
     assert not Path("two.png").exists()
 
 
+def test_copies_take_the_place_of_older_copies_and_of_nothing_else(photos: Path) -> None:
+    for _ in range(2):
+        assert predict(photos / "a.png", "--out", "copies").returncode == 0
+    mine = photos / "c.png"  # another picture than that of this name in the folder below
+    mine.write_bytes((photos / "a.png").read_bytes())
+    before = mine.read_bytes()
+    done = predict(photos / "sub", "--out", photos)
+    assert (done.returncode, "no copy of ours" in done.stderr) == (1, True)
+    assert mine.read_bytes() == before
+
+
+def test_a_link_to_itself_is_left_out_like_any_bad_picture(photos: Path) -> None:
+    (photos / "a0.png").symlink_to("a0.png")
+    done = predict(photos, "--skip-bad", "--out", "faces.csv")
+    assert done.returncode == 0
+    assert "left out 1 unreadable files" in done.stderr
+    assert predict(photos / "a0.png", "--out", "copies").returncode == 1
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

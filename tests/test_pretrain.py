@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from mien.cli.app import app
@@ -182,3 +184,13 @@ def test_the_command_leaves_weights_that_a_training_takes(tmp_path: Path) -> Non
     assert f"--set weights={out}" in done.output.replace("\n", "")
     recipe = TINY.but(weights=str(out), flip=0.0)
     assert fit(recipe, train(), runs=tmp_path, progress="none").finished
+
+
+def test_what_a_file_learned_before_is_not_lost_by_pretraining(tmp_path: Path) -> None:
+    known, own = tmp_path / "known.safetensors", pretrained(tmp_path / "own.safetensors", 1)
+    with safe_open(own, "pt") as file:
+        assert json.loads(file.metadata()["trained_on"])["alone"]
+    save_file(load_file(own), known, {"trained_on": json.dumps({"fingerprint": "x"})})
+    with pytest.raises(RecipeError, match="has learned from labels or from other images"):
+        pretrained(tmp_path / "out.safetensors", weights=str(known))
+    pretrained(tmp_path / "more.safetensors", weights=str(own))  # from the same images alone

@@ -249,3 +249,9 @@ def test_only_the_published_width_bears_the_published_name(
     recipe = Recipe.from_dict(settings)
     assert recipe.title == title
     assert recipe.key == key
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text("epochs = 3\n", encoding="utf-8-sig")
+    assert Recipe.from_toml(path).epochs == 3

@@ -152,3 +152,9 @@ def test_the_base_of_a_file_is_completed_before_its_levels_are_judged(tmp_path: 
     space = Space.from_toml(path, lambda own: {"width": 0.1, "image_size": 96, **own})
     assert space.base == {"width": 0.5, "image_size": 96}
     assert space.parameters == {"start_size": (32, 64)}
+
+
+def test_a_list_that_comes_from_json_is_the_level_that_it_was() -> None:
+    space = Space("mine", {}, {"enhance": [("clahe",), ()]})
+    assert space.contains({"enhance": ["clahe"]})
+    assert not space.contains({"enhance": ["denoise"]})

@@ -22,20 +22,27 @@ MAX_PIXELS = 80_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """What is read, as Pillow calls it. Of the others some run a program or decode in the header."""
 
+SCANS = 200
+"""Most scans of a JPEG that is decoded; a progressive one has about ten, and each takes as long."""
+
 ORIENTATION = 0x0112  # the EXIF tag
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 REMEDY = "replace or remove it, or read with skip_bad (--skip-bad)"
 
 
-def measure(data: bytes, name: str) -> tuple[int, int, int]:
+def measure(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> tuple[int, int, int]:
     """Height, width and channels (1 or 3) that `decode` would give, from the header alone.
+
+    Parameters
+    ----------
+    formats : of `FORMATS`, those that are taken
 
     Raises
     ------
     DataError
         As `decode`, except for damage behind the header.
     """
-    with _open(data, name) as image:
+    with _open(data, name, formats) as image:
         width, height = image.size
         # Four orientations transpose; of a TIFF Pillow gives the upright size already.
         if image.format != "TIFF" and _orientation(image) >= 5:
@@ -140,9 +147,9 @@ def _bytes(path: Path, name: str) -> bytes:
         raise DataError(f"{name}: {error.strerror or error}; check the path") from error
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _open(data: bytes, name: str, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(io.BytesIO(data), formats=formats)
         width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "it") from error
@@ -150,8 +157,12 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise
     except Exception as error:  # as many kinds of errors as there are formats
         raise DataError(
-            f"{name}: not an image ({', '.join(FORMATS)}), or its header is damaged; {REMEDY}"
+            f"{name}: not an image ({', '.join(formats)}), or its header is damaged; {REMEDY}"
         ) from error
+    # In what is coded, and in few other places, these bytes mark nothing but the start of a scan.
+    if image.format == "JPEG" and data.count(b"\xff\xda") > SCANS:
+        image.close()
+        raise DataError(f"{name}: a JPEG of more than {SCANS} scans is not decoded; {REMEDY}")
     if min(width, height) < 2:
         image.close()
         raise DataError(f"{name}: {width}x{height} pixels show no face; {REMEDY}")

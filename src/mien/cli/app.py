@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import shlex
 import sys
 import warnings
@@ -94,6 +95,8 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line and exit status 1."""
     warnings.filterwarnings("ignore", message=".*CUDA.*")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have what its encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except MienError as error:

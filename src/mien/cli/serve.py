@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -69,4 +71,6 @@ def serve(
         sys.stdout.flush()
 
     server.serve(classifier, host, port, bounds, token, started)
-    print("stopped; nothing was kept")
+    print("stopped; nothing was kept", flush=True)
+    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+        os._exit(0)  # a picture that nobody waits for any more is still being decoded

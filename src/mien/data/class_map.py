@@ -32,7 +32,7 @@ def read_class_map(path: Path) -> dict[str, str]:
         if the file cannot be read, is no TOML, or has values that are no names.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as TOML ({error})") from error
     for theirs, ours in table.items():

@@ -105,7 +105,7 @@ def read_groups(path: Path, names: np.ndarray) -> Groupings:
     listed = np.zeros(len(names), bool)
     elsewhere = 0
     for where, cells in rows:
-        image = cells["image"]
+        image = cells["image"].replace("\\", "/")
         parts = PurePosixPath(image).parts
         ends = (image, *("/".join(parts[k:]) for k in range(len(parts))))
         row = next((place[end] for end in ends if end in place), None)
@@ -137,11 +137,11 @@ def _rows_of(path: Path) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
             header = [cell.strip() for cell in next(reader, [])]
             lines = [(f"{path}, line {reader.line_num}", cells) for cells in reader if cells]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
+        raise DataError(f"{path}: cannot be read as CSV in UTF-8 ({error}); save it so") from error
     if "image" not in header or len(header) < 2:
         raise DataError(
             f"{path}: has the columns {', '.join(header) or 'none'}; give image and one or more "
-            "groupings, such as image,age,device"
+            "groupings separated by commas, such as image,age,device"
         )
     if len(set(header)) < len(header) or "" in header:
         raise DataError(f"{path}: two columns share a name, or one has none; name each")

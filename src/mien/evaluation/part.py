@@ -126,6 +126,11 @@ def _unseen(
             seen |= known
             if not model.trained_on:
                 notes.append(f"{model.title} does not say what it was trained on")
+            elif not model.trained_on.get("sketch"):
+                notes.append(
+                    f"{model.title} did not note which images it was trained on: whether some of "
+                    "these are among them cannot be told"
+                )
             elif known.any():
                 notes.append(
                     f"{model.title} was trained on {known.sum():,} of these images at least, under "

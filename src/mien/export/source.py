@@ -133,8 +133,10 @@ def source_of(
     splits = first.info["data"]
     train = held_out = None
     if faces is not None:
-        train = faces[splits["train"]["split"][0]]
-        held_out = faces[splits["validation"]["split"][0]] if "validation" in splits else train
+        train = faces[np.isin(faces.split, splits["train"]["split"])]
+        held_out = train
+        if "validation" in splits:
+            held_out = _validation(first, faces)
     checked = held_out if held_out is not None else _drawn(size, channels)
     for part in (train, checked):
         if part is not None and (part.size != size or part.channels != channels):
@@ -153,13 +155,18 @@ def _check_own(run: Run, faces: FaceSet) -> None:
     """Refuse a data set that is not the run's, by classes and its validation images."""
     same = faces.classes == run.classes
     if same and "validation" in run.info["data"]:
-        split = run.info["data"]["validation"]["split"][0]
-        same = run.info["data"]["validation"]["fingerprint"] == faces[split].fingerprint
+        noted = run.info["data"]["validation"]
+        same = noted["fingerprint"] == _validation(run, faces).fingerprint
     if not same:
         raise DataError(
             f"{faces.name}: is not the data set that {run.name} was trained and validated on; give "
             "its own"
         )
+
+
+def _validation(run: Run, faces: FaceSet) -> FaceSet:
+    """The images of a set that are the run's validation part, by the names of its splits."""
+    return faces[np.isin(faces.split, run.info["data"]["validation"]["split"])]
 
 
 def _seen(run: Run) -> dict[str, str]:
@@ -190,9 +197,9 @@ def _calibration(
                 "fitted; leave it out, or train with some"
             )
         return None, "none: the run has no validation images"
-    split = run.info["data"]["validation"]["split"][0]
+    split = run.validation_split
     kept = run.predictions(split)
-    seen, part = kept.seen, faces[split] if faces is not None else None
+    seen, part = kept.seen, _validation(run, faces) if faces is not None else None
     train = run.training_part(faces) if faces is not None else None
     if seen is None and part is not None and train is not None:
         seen = part.stands_in(train)

@@ -54,7 +54,10 @@ def _temporary_file(shape: tuple[int, ...]) -> np.memmap:
     """Room for images in a file without a name, which is gone when nobody uses it any more."""
     try:
         with tempfile.TemporaryFile() as file:
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # or a full disk would kill us
+            if hasattr(os, "posix_fallocate"):  # or a full disk would kill us; macOS has it not
+                os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+            else:
+                file.truncate(math.prod(shape))
             return np.memmap(file, np.uint8, "r+", shape=shape)
     except OSError as error:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from mien.inference.answers import Answer
 from mien.inference.classifier import Classifier
 from mien.inference.pictures import Picture
 from mien.inference.rows import KINDS, Rows
+from mien.runs.atomic import WRITTEN
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
             _copy(answer, out)
     elif not kind or out.is_dir():
         places: dict[Path, str] = {}
+        note = out / WRITTEN
+        ours = set(note.read_text("utf-8").splitlines()) if note.exists() else set[str]()
 
         def copy(answer: Answer) -> None:
             place, name = out / _place(answer.picture.name), answer.picture.name
@@ -81,8 +85,15 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
                     f"{place}: would be the copy of both {places[place]} and {name}; give them to "
                     "two calls, with a folder each"
                 )
+            relative = str(place.relative_to(out)).encode("unicode_escape").decode()
+            if place.exists() and relative not in ours and not _is_source(answer, place):
+                raise DataError(f"{place}: is there, and no copy of ours; give another folder")
             places[place] = name
             _copy(answer, place)
+            if relative not in ours:
+                ours.add(relative)
+                with note.open("a", encoding="utf-8") as file:
+                    file.write(f"{relative}\n")
 
         yield Output(copy)
     else:
@@ -99,15 +110,17 @@ def outside(
 
     That is where `out` alone is given, or a picture or folder that lies in it.
     """
-    given = {Path(source).resolve() for source in sources}
-    there = None if out is None else out.resolve()
+    given = {Path(os.path.realpath(source)) for source in sources}
+    there = None if out is None else Path(os.path.realpath(out))
     if there is None or given == {there}:
         yield from pictures
         return
     asked = {source for source in given if there in source.parents}
     for picture in pictures:
-        source = picture.source.resolve() if isinstance(picture.source, Path) else None
-        places = () if source is None else (source, *source.parents)
+        places: tuple[Path, ...] = ()
+        if isinstance(picture.source, Path):
+            source = Path(os.path.realpath(picture.source))
+            places = (source, *source.parents)
         if there not in places or not asked.isdisjoint(places):
             yield picture
 
@@ -139,10 +152,14 @@ def as_text(answer: Answer) -> str:
 
 
 def _copy(answer: Answer, out: Path) -> None:
-    source = answer.picture.source
-    if isinstance(source, Path) and out.exists() and out.samefile(source):
+    if _is_source(answer, out):
         raise DataError(f"{out}: is the picture itself; write its copy to another place")
     write_annotated(answer.pixels, answer.faces, out)
+
+
+def _is_source(answer: Answer, out: Path) -> bool:
+    source = answer.picture.source
+    return isinstance(source, Path) and out.exists() and out.samefile(source)
 
 
 def _place(name: str) -> Path:

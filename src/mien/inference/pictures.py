@@ -122,7 +122,12 @@ def _files(path: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        picture = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+        try:
+            folder, picture = entry.is_dir(), picture and entry.is_file()
+        except OSError:  # a link to itself, which decoding will say
+            folder = False
+        if folder:
             yield from _files(path / entry.name, above | {real})
-        elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+        elif picture:
             yield path / entry.name

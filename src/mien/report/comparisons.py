@@ -59,18 +59,21 @@ def means(validation: Validation, context: str) -> Table:
         for score in ("accuracy", "balanced_accuracy", "macro_f1"):
             row += [model["summary"][score]["mean"], model["summary"][score]["std"]]
         rows.append([*row, model["summary"]["accuracy"]["folds"], model["recipe"]["epochs"]])
-    spread = Column("sd", lambda value: f"{100 * value:.2f}", "points")
+
+    def points(value: float) -> str:
+        return f"{100 * value:.2f}"
+
     return Table(
         f"folds-{validation['key']}",
         f"{scheme_of(validation)[0].upper()}{scheme_of(validation)[1:]}: means over the folds",
         [
             Column("model"),
             Column("accuracy", percent, "%"),
-            spread,
+            Column("sd of accuracy", points, "points"),
             Column("balanced accuracy", percent, "%"),
-            spread,
+            Column("sd of balanced accuracy", points, "points"),
             Column("macro F1", decimals(3)),
-            Column("sd", decimals(4)),
+            Column("sd of macro F1", decimals(4)),
             Column("folds", count),
             Column("epochs", count),
         ],

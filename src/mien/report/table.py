@@ -63,8 +63,6 @@ class Table:
     marked: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        if len(set(self.titles)) < len(self.columns):
-            raise ValueError(f"table {self.name}: two columns have one title: {self.titles}")
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(

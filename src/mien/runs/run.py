@@ -167,6 +167,12 @@ class Run(RunFolder[Recipe]):
         """
         return int(self.info.get("size", self.recipe.image_size))
 
+    @property
+    def validation_split(self) -> str:
+        """The name that the predictions of its validation part are kept under."""
+        noted = self.info["data"]["validation"]
+        return noted.get("kept_as", noted["split"][0])
+
     def training_part(self, faces: FaceSet) -> FaceSet | None:
         """The images that the run was trained on, or None where `faces` does not have just them."""
         noted = self.info["data"]["train"]

@@ -69,7 +69,7 @@ class Objective:
         """Accuracy of a finished run on the images measured on, a share of 1."""
         if self.protocol == "clean":
             return float(run.log[-1]["validation_accuracy"])
-        found = run.predictions(run.info["data"]["validation"]["split"][0])
+        found = run.predictions(run.validation_split)
         return float((found.probabilities.argmax(1) == found.labels).mean())
 
 

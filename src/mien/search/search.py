@@ -289,8 +289,7 @@ def tune(
     if len(errors) == workers:  # one that ends without an error has seen the search complete
         raise errors[0]
     trials = tuple(table.trials())
-    if prefixes:
-        _remove_checkpoints(Path(runs), trials)
+    _remove_checkpoints(Path(runs), trials)  # also those of an earlier call with `prefixes`
     search = Search(name, space, sampler, seed, plan, objective, trials)
     assert search.best
     return search
@@ -299,7 +298,7 @@ def tune(
 def _check_prefixes(space: Space) -> None:
     """Refuse to share prefixes where a level gives a schedule that knows its horizon."""
     check_shareable(space.recipe({}))
-    for name in ("schedule", "patience"):
+    for name in ("schedule", "patience", "start_size"):
         given = space.parameters.get(name, ())
         for level in (given.low, given.high) if isinstance(given, Range) else given:
             check_shareable(space.recipe({name: level}))

@@ -229,7 +229,8 @@ class Space:
 
         def within(value: Any, given: Sequence[Any] | Range) -> bool:
             if not isinstance(given, Range):
-                return value in given
+                # as levels have it, where it comes from JSON
+                return (tuple(value) if isinstance(value, list) else value) in given
             steps = given.values()
             if value is None or steps is None:
                 return value is not None and given.low <= value <= given.high

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from mien.balance.gan.training import Disordered
 from mien.data.faceset import FaceSet
-from mien.errors import OutOfMemory, RecipeError, RunError
+from mien.errors import DataError, OutOfMemory, RecipeError, RunError
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
 from mien.search.fidelity import Fidelity, Rung, due, shortened, subset_of
@@ -90,7 +91,7 @@ def work(objective: Objective, task: Task) -> int:
         try:
             with table.holding(trial):
                 value, measured = train(objective, task, trial)
-        except (Diverged, OutOfMemory, RecipeError) as error:
+        except (DataError, Disordered, Diverged, OutOfMemory, RecipeError) as error:
             table.fail(trial, str(error))
             _say(task, trial, f"failed: {error}")
         except BaseException as error:

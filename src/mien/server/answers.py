@@ -85,7 +85,7 @@ BODY: dict[str, Any] = {
                         "images": {
                             "type": "array",
                             "items": {"type": "string", "format": "binary"},
-                            "description": "one or more files: JPEG, PNG, WebP, BMP, TIFF, ...",
+                            "description": "one or more files: JPEG, PNG, WebP, BMP or GIF",
                         },
                         "boxes": {
                             "type": "string",

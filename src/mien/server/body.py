@@ -20,6 +20,9 @@ from mien.pixels import decode, measure
 from mien.server.limits import Limits, Refused
 
 Box = tuple[int, int, int, int]
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+"""What strangers may send. Headers of TIFF and PPM can cost far more than their bytes."""
+
 TYPES = "multipart/form-data with files, or application/json with base64"
 
 
@@ -92,16 +95,13 @@ def parse(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
     """
     kind, options = parse_options_header(content_type)
     if kind == b"application/json":
-        files, boxes = _from_json(body)
+        files, boxes = _from_json(body, limits)
     else:
         files, boxes = _from_form(body, options, limits)
     if not files:
         where = "'images': [...]" if kind == b"application/json" else "one or more files"
         raise Refused(422, f"there is no picture in the request; send {where}")
-    if len(files) > limits.images:
-        raise Refused(
-            413, f"{len(files)} pictures, and a request may have {limits.images}; send it in parts"
-        )
+    _check_number(len(files), limits)
     if boxes is not None and (not isinstance(boxes, list) or len(boxes) != len(files)):
         raise Refused(
             422,
@@ -116,7 +116,7 @@ def parse(body: bytes, content_type: str, limits: Limits) -> list[Sent]:
     sent = []
     for number, (name, data) in enumerate(files):
         try:
-            height, width, _ = measure(data, name)
+            height, width, _ = measure(data, name, FORMATS)
         except DataError as error:
             raise damaged(error, number) from error
         own = None if boxes is None else _boxes(boxes[number], (width, height), name, number)
@@ -160,13 +160,20 @@ def damaged(error: DataError, number: int) -> Refused:
     return Refused(422, f"{str(error).rpartition('; ')[0] or error}; send another one", number)
 
 
+def _check_number(pictures: int, limits: Limits) -> None:
+    if pictures > limits.images:
+        raise Refused(
+            413, f"{pictures} pictures, and a request may have {limits.images}; send it in parts"
+        )
+
+
 def _too_large(limits: Limits) -> Refused:
     return Refused(
         413, f"the body is above {limits.body_mb:g} MiB; send smaller pictures, or fewer at a time"
     )
 
 
-def _from_json(body: bytes) -> tuple[list[tuple[str, bytes]], Any]:
+def _from_json(body: bytes, limits: Limits) -> tuple[list[tuple[str, bytes]], Any]:
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -181,8 +188,10 @@ def _from_json(body: bytes) -> tuple[list[tuple[str, bytes]], Any]:
             f"the body has {shown}, which is not known; it takes 'images' and 'boxes', and the "
             "address takes ?attention=true and ?detector=none",
         )
+    images = content.get("images", [])
+    _check_number(len(images), limits)
     files = []
-    for number, text in enumerate(content.get("images", [])):
+    for number, text in enumerate(images):
         name = f"picture {number}"
         try:
             if not isinstance(text, str):

@@ -10,7 +10,7 @@ from typing import Any
 from mien.errors import MienError
 from mien.pixels import MAX_PIXELS
 
-FORM_SIZE, JSON_SIZE = 2, 25
+FORM_SIZE, JSON_SIZE = 2, 36
 """Bytes of memory that a byte of a body takes at the most, as it came and parsed: JSON can be a
 list of empty lists. While it comes it takes as much as a form's."""
 

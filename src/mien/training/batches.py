@@ -46,9 +46,12 @@ def side_of(recipe: Recipe, epoch: int) -> int:
     """Pixels of a side of the images of `epoch`, counted from 0.
 
     They grow from ``start_size`` to ``image_size`` in steps of the stride; the sizes below
-    ``image_size`` share the first `GROWING` of the epochs equally. What is coarse is learned from
-    small images at a fraction of the cost: progressive resizing (Howard, DAWNBench 2018).
+    ``image_size`` share the first `GROWING` of the epochs equally, and the last has ``image_size``.
+    What is coarse is learned from small images at a fraction of the cost: progressive resizing
+    (Howard, DAWNBench 2018).
     """
+    if epoch >= recipe.epochs - 1:
+        return recipe.image_size
     smaller = range(recipe.start_size or recipe.image_size, recipe.image_size, recipe.stride)
     place = math.floor(epoch / (GROWING * recipe.epochs) * len(smaller))
     return smaller[place] if place < len(smaller) else recipe.image_size
@@ -163,14 +166,20 @@ class Batches:
         pixels, targets = resize(pixels, side), self.targets[of_targets[early]]
         if self.votes is not None:  # which are mixed as the targets are
             targets = torch.cat((targets, self.votes[of_targets[early]]), 1)
+        weights = None if self.weights is None else self.weights[of_targets[early]]
+        if mixed and weights is not None:  # each image counts in a mixture by its own weight
+            targets = torch.cat((weights[:, None] * targets, weights[:, None]), 1)
         # Where both are asked for, a coin decides which of the two a batch gets.
         either = recipe.mixup and recipe.cutmix and float(torch.rand((), generator=generator)) < 0.5
         if recipe.mixup and (not recipe.cutmix or either):
             pixels, targets = mixup(pixels, targets, recipe.mixup, generator)
         elif recipe.cutmix:
             pixels, targets = cutmix(pixels, targets, recipe.cutmix, generator)
+        if mixed and weights is not None:
+            targets, weights = targets[:, :-1], targets[:, -1]
+            targets = targets / weights.clamp_min(1e-12)[:, None]
+        weights = None if weights is None else weights[late]
         pixels, targets, votes, clean = pixels[late], targets[late], None, None
-        weights = None if self.weights is None else self.weights[of_targets[share]]
         if self.degrade is not None:
             clean = self._finished(pixels) if recipe.teacher else None
             amounts = self.degrade.draw(self.size, quality)[:, share]

@@ -17,6 +17,7 @@ import torch
 from torch import distributed
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mien.balance.counts import to_generate
 from mien.data.faceset import FaceSet
 from mien.errors import MienError, RecipeError, RunError, unknown
 from mien.executors.local import START
@@ -85,7 +86,11 @@ def fit_distributed(
     check_parts(recipe, train, validation)
     check_beginning(recipe, train, validation)
     check_teachers(recipe, train, validation)
-    batch = min(recipe.batch_size, len(settled(train, recipe.conflicts)))
+    kept = settled(train, recipe.conflicts)
+    images = len(kept)
+    if recipe.generate:
+        images += int(to_generate(kept.counts(), kept.classes, recipe.generate).sum())
+    batch = min(recipe.batch_size, images)
     if processes < 1 or batch % processes:
         raise RecipeError(
             f"a batch of {batch} images cannot be shared out evenly to {processes} processes; "

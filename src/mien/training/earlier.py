@@ -122,7 +122,7 @@ class Earlier:
         watched = self.data.get("validation", {})
         if self.run is None or watched.get("fingerprint") != validation.fingerprint:
             return True
-        seen = self.run.predictions(watched["split"][0]).seen
+        seen = self.run.predictions(self.run.validation_split).seen
         return seen is None or bool((seen & unseen(validation, train)).any())
 
     def network(self, device: str = "cpu") -> nn.Module:
@@ -182,21 +182,25 @@ def check_beginning(recipe: Recipe, train: FaceSet, validation: FaceSet | None) 
     ------
     RecipeError
         for a run that is not finished, as `Earlier.check` says, or for a file whose training saw
-        images of the validation part that are new to `train`.
+        images of the validation part that are new to `train`, or began from what may have.
     RunError
         for a folder that is no run.
     """
     if earlier := beginning(recipe):
         earlier.check("weights", train, validation)
-    elif validation is not None and _shows(_noted_in(recipe.weights), train, validation):
+        return
+    noted = noted_in(recipe.weights)
+    if validation is None or not noted:
+        return
+    if noted.get("alone") is False or _shows(noted, train, validation):
         raise RecipeError(
             f"weights: {recipe.weights} was trained on images of the validation part "
-            f"({validation.name}, {validation.split[0]}); give weights that were trained on the "
-            "same training part"
+            f"({validation.name}, {validation.split[0]}), or may have been; give weights that "
+            "learned from the same training part alone"
         )
 
 
-def _noted_in(weights: str) -> dict[str, Any]:
+def noted_in(weights: str) -> dict[str, Any]:
     """What a file of weights says of the images that it was trained on; empty without a word."""
     from safetensors import SafetensorError, safe_open
 
@@ -232,7 +236,9 @@ def alone(recipe: Recipe, train: FaceSet) -> bool:
     """Whether all that a training of the recipe comes to know is in `train`."""
     start = beginning(recipe)
     if start is None and recipe.weights not in ("none", "imagenet"):
-        return False  # a file does not say what it knows
+        noted = noted_in(recipe.weights)
+        if not noted.get("alone") or noted.get("fingerprint") != train.fingerprint:
+            return False  # or the file does not say what it knows
     before = [Earlier.named(source, "teacher") for source in recipe.teacher]
     before += [] if start is None else [start]
     return all(e.alone and e.data["train"]["fingerprint"] == train.fingerprint for e in before)

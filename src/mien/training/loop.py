@@ -37,7 +37,7 @@ from mien.runs.environment import (
 from mien.runs.folder import noted
 from mien.runs.progress import TrainingProgress
 from mien.runs.recipe import Recipe
-from mien.runs.run import Predictions, Run, digest_of
+from mien.runs.run import Predictions, Run, digest_of, pixels_of
 from mien.runs.seed import random_seed
 from mien.training.batches import Batch, Batches, side_of
 from mien.training.conflicts import settled
@@ -143,7 +143,8 @@ class Training:
         known = {"sketch": self.train.sketch, "alone": alone(self.recipe, self.train)}
         data = {"train": noted(self.train) | known}
         if self.validation is not None:
-            data["validation"] = noted(self.validation)
+            kept_as = str(self.validation.split[0])  # the name of its predictions
+            data["validation"] = noted(self.validation) | {"kept_as": kept_as}
         self.run = Run.create(
             path,
             self.recipe,
@@ -341,15 +342,19 @@ class Training:
         if recipe.auxiliary_votes:
             leave_out_votes(self.model)
         state = {k: v.detach().contiguous().cpu() for k, v in self.model.state_dict().items()}
+        for name, value in state.items():  # the last step was not followed by a loss
+            if not value.isfinite().all():
+                raise self._diverged(f"weight {name}", math.nan, "after the last step")
         trained_on = json.dumps(run.info["data"]["train"])  # for who takes the file elsewhere
         write_bytes(run.weights_path, save(state, {"trained_on": trained_on}))
         if self.validation is not None:
-            split = str(self.validation.split[0])
+            split = run.validation_split
             kept = Predictions(
                 self.validation.names,
                 self.validation.labels,
                 self._probabilities("fp32", recipe.image_size),
                 ~self.unseen,
+                pixels_of(self.validation),
             )
             run.save_predictions({split: kept})
         seconds = sum(row["seconds"] for row in run.log)

@@ -54,8 +54,9 @@ def check_parts(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> N
             "train",
             "a generator learns from real ones alone: leave them out, or clear generate",
         )
-        to_generate(train.counts(), train.classes, recipe.generate)
-    settled(train, recipe.conflicts)
+    kept = settled(train, recipe.conflicts)
+    if recipe.generate:
+        to_generate(kept.counts(), kept.classes, recipe.generate)
     if recipe.patience and validation is None:
         raise RecipeError("patience watches the validation loss; give a validation part, or set 0")
     if recipe.wants_votes and train.soft is None:

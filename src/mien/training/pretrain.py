@@ -29,7 +29,7 @@ from mien.runs.recipe import Recipe
 from mien.runs.run import run_name
 from mien.runs.seed import random_seed
 from mien.training.batches import Batches
-from mien.training.earlier import begin, beginning
+from mien.training.earlier import begin, beginning, noted_in
 from mien.training.optimiser import create_optimiser
 from mien.training.parts import refuse_test
 from mien.training.predict import build_model
@@ -87,7 +87,8 @@ def pretrain(
     DataError
         for a final test split, or fewer than two faces, also in a batch.
     RecipeError
-        if it would begin from a run or the packaged model, since the file could not say so.
+        if it would begin from what learned from labels or other images, since the file could not
+        say so.
     RunError
         if `out` holds something else or cannot be written, or the loss is not finite.
     """
@@ -97,11 +98,15 @@ def pretrain(
     refuse_test(faces, "pretraining")
     if min(len(faces), recipe.batch_size) < 2:
         raise DataError(f"{faces.name}: one face cannot be told apart from others; give more")
+    known = noted_in(recipe.weights)
+    own = known.get("alone") is True and known.get("fingerprint") == faces.fingerprint
     earlier = beginning(recipe)
-    if earlier is not None:
+    if earlier is not None or (known and not own):
+        name = recipe.weights if earlier is None else earlier.name
         raise RecipeError(
-            f"weights: {earlier.name} has learned from labels, and the file that pretraining "
-            "leaves does not say from which; pretrain from none, or begin a training from it"
+            f"weights: {name} has learned from labels or from other images, and the file that "
+            "pretraining leaves does not say from which; pretrain from none, or begin a training "
+            "from it"
         )
     recipe, out = recipe.but(epochs=epochs), Path(out)
     key = run_name(recipe, faces, None)
@@ -125,8 +130,10 @@ def pretrain(
                 "there"
             ) from None
         state = {name: t.detach().contiguous().cpu() for name, t in model.state_dict().items()}
-        trained_on = json.dumps(noted(faces) | {"sketch": faces.sketch})
-        write_bytes(out, save(state, {"pretraining": key, "trained_on": trained_on}))
+        says = noted(faces) | {"sketch": faces.sketch}
+        if own or recipe.weights in ("none", "imagenet"):  # of another's file it is not known
+            says["alone"] = True
+        write_bytes(out, save(state, {"pretraining": key, "trained_on": json.dumps(says)}))
     shutil.rmtree(folder)
     return out
 

@@ -108,6 +108,10 @@ def _check(recipe: GeneratorRecipe, train: FaceSet) -> None:
             )
 
 
+class Disordered(RunError):
+    """A generator's training has ended without an epoch that was in order."""
+
+
 class GeneratorTraining:
     """The state of one training of the two networks; `begin` gives it a folder."""
 
@@ -192,7 +196,7 @@ class GeneratorTraining:
             ) from None
         good, last = run.info["good_epoch"], run.log[-1]["trouble"]
         if good is None:
-            raise RunError(
+            raise Disordered(
                 f"{run.path}: no epoch of the generator was in order; after the last one: {last}. "
                 "Try a lower lr, more epochs, or r1"
             )
