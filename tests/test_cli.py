@@ -112,6 +112,7 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["train", "--data", "drawn:70", "--launcher", "slurm"], "unknown launcher 'slurm'"),
         (["train", "--data", "drawn:70", "--device", "tpu9"], "device 'tpu9' cannot be used"),
         (["export", "packaged"], "is exported already"),
+        (["predict", "a.jpg", "--detector", "none", "--detector-model", "x"], "leave one out"),
         (["predict", "nowhere.jpg"], "there is no such file"),
         (["predict", "nowhere.jpg", "--run", "nowhere"], "nowhere: No such file"),
         (["export", "nowhere"], "is no run folder"),

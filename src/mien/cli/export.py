@@ -75,6 +75,11 @@ def export(
 
     if Path("packaged") in run:
         raise DataError(f"packaged: is exported already; copy {PACKAGED}")
+    if compare and (out or format_ or precision != "fp32" or accuracy or coverage):
+        raise DataError(
+            "--compare measures every precision and writes nothing; leave out --out, --format, "
+            "--precision, --accuracy and --coverage"
+        )
     opened = [Run.open(folder) for folder in run]
     faces = roles(read(data, skip_bad=skip_bad))[0] if data else None
     if compare:

@@ -143,6 +143,8 @@ def _detector(name: str, model: Path | None) -> str | Detector:
     """What `mien.inference.load` takes as a detector."""
     if model is None:
         return name
+    if name == "none":
+        raise DataError(f"{model}: is a detector's, and --detector none has none; leave one out")
     from mien.detection import detector
 
     return detector(name, model)

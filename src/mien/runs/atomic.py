@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(LEFTOVER, f".{path.name}.", path.parent)
+        descriptor, name = tempfile.mkstemp(LEFTOVER, f".{path.name[:40]}.", path.parent)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             yield file
