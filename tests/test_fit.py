@@ -727,3 +727,12 @@ def test_an_auxiliary_classifier_is_trained_and_can_be_switched_off(tmp_path: Pa
     name = next(n for n in start if "aux" in n.lower() and n.endswith("fc.weight"))
     assert not torch.equal(load_file(with_it.weights_path)[name], start[name])
     assert torch.equal(load_file(without.weights_path)[name], start[name])
+
+
+def test_weights_that_the_last_step_broke_are_not_left_behind(tmp_path: Path) -> None:
+    wild = TINY.but(
+        optimiser="sgd", momentum=0.0, lr=1e3, l2=1e3, schedule="constant", batch_size=1000
+    )
+    with pytest.raises(RunError, match=r"the weight .* is nan after the last step"):
+        fit(wild, train(), None, runs=tmp_path, progress="none")
+    assert not list(tmp_path.glob("*/weights.safetensors"))

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mien.balance.gan.training import Disordered
 from mien.data import FaceSet, draw_faces
-from mien.errors import DataError, OutOfMemory, RecipeError, RunError
+from mien.errors import DataError, MienError, OutOfMemory, RecipeError, RunError
 from mien.metrics import wilson_interval
 from mien.runs.run import Run
 from mien.search import Range, Search, Space, tune, worker
@@ -180,14 +181,15 @@ def test_a_training_that_diverges_is_a_failed_trial_with_its_reason(tmp_path: Pa
         tuned(tmp_path, replace(hopeless, base={**BASE, "model": "resnot"}))
 
 
-def test_a_setting_that_an_accelerators_memory_does_not_hold_is_a_failed_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [OutOfMemory, DataError, Disordered])
+def test_a_setting_that_memory_or_images_do_not_allow_is_a_failed_trial(
+    kind: type[MienError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not one that every worker takes up again."""
 
     def train(objective: Objective, task: worker.Task, trial: Trial) -> tuple[float, dict]:
         if trial.values["batch_size"] == 64:
-            raise OutOfMemory("the device's memory does not hold this training")
+            raise kind("the device's memory does not hold this training")
         return 0.5, {"runs": [], "seconds": 1.0, "epoch_images": 49, "epochs": 1, "images": 49}
 
     monkeypatch.setattr(worker, "train", train)
@@ -223,12 +225,13 @@ def _top(search: Search) -> list[Trial]:
         ({}, {"schedule": ["constant", "cosine"]}),
         ({"patience": 3}, {"lr": [0.1]}),
         ({}, {"patience": Range(0, 3)}),
+        ({}, {"start_size": [0, 16]}),
     ],
 )
 def test_prefixes_are_refused_where_the_schedule_knows_its_horizon(
     base: dict[str, Any], parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(RecipeError, match="train it from the start"):
+    with pytest.raises(RecipeError, match="from the start"):
         tuned(tmp_path, Space("s", {**BASE, **base}, parameters), prefixes=True)
     assert list(tmp_path.iterdir()) == []
 

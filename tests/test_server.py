@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import numpy as np
 import onnx
@@ -255,6 +256,8 @@ def test_the_model_and_the_limits_are_described(client: TestClient) -> None:
 
 NOISE = png(np.random.default_rng(0).integers(0, 256, (40, 40)).astype(np.uint8))
 
+TIFF = cv2.imencode(".tiff", np.full((8, 8), 9, np.uint8))[1].tobytes()
+
 REFUSED: dict[str, tuple[dict[str, Any], int, int | None, str]] = {
     "no body": ({}, 415, None, "no content type; send multipart/form-data"),
     "bytes": (
@@ -286,6 +289,10 @@ REFUSED: dict[str, tuple[dict[str, Any], int, int | None, str]] = {
         "0.0 million pixels, and a request may have 0.01",
     ),
     "many pictures": ({"files": files(*[grey(1)] * 4)}, 413, None, "4 pictures, and a request may"),
+    "many pictures in JSON": (
+        {"json": {"images": [""] * 4}}, 413, None, "4 pictures, and a request may",
+    ),
+    "a format of costly headers": ({"files": files(TIFF)}, 422, 0, "not an image"),
     "very many pictures": ({"files": files(*[b""] * 999)}, 413, None, "may have 3 pictures"),
     "many boxes": (
         {"json": as_json(grey(1), boxes=[[[0, 0, 8, 8]] * 9])}, 413, None, "9 boxes, and a request",
