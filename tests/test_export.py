@@ -366,6 +366,9 @@ def test_a_threshold_for_an_accuracy_worked_by_hand() -> None:
     assert threshold_for(probabilities, labels, accuracy=0.75) == 0.7
     assert threshold_for(probabilities, labels, accuracy=0.5) == 0.6
     assert threshold_for(probabilities, labels, coverage=0.5) == 0.8
+    falling = np.stack([np.linspace(1, 0.505, 100), np.linspace(0, 0.495, 100)], 1)
+    least = threshold_for(falling, np.zeros(100, int), coverage=0.07)
+    assert int((falling.max(1) >= least).sum()) == 7, "0.07 * 100 is a little more in floats"
     assert threshold_for(probabilities[2:3], labels[2:3], accuracy=0.99) == np.inf
 
 

@@ -290,7 +290,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, int | None, str]] = {
     ),
     "many pictures": ({"files": files(*[grey(1)] * 4)}, 413, None, "4 pictures, and a request may"),
     "many pictures in JSON": (
-        {"json": {"images": [""] * 4}}, 413, None, "4 pictures, and a request may",
+        {"json": {"images": ["no base64"] * 4}}, 413, None, "4 pictures, and a request may",
     ),
     "a format of costly headers": ({"files": files(TIFF)}, 422, 0, "not an image"),
     "very many pictures": ({"files": files(*[b""] * 999)}, 413, None, "may have 3 pictures"),

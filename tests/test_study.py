@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -317,6 +318,9 @@ def test_a_study_searches_and_cross_validates_what_its_scale_plans_and_reports_i
 
     page = write_report(tmp_path / "out").read_text()
     tables = {path.name for path in (tmp_path / "out" / "tables").iterdir()}
+    for path in (tmp_path / "out" / "tables").glob("*.csv"):
+        (head, *_) = csv.reader(io.StringIO(path.read_text()))
+        assert len(head) == len(set(head)), path.name
     key = net.key
     assert tables >= {f"search-{key}.csv", "folds-2-fold.csv", "tests-5x2.tex"}
     with (tmp_path / "out" / "tables" / f"search-cost-{key}.csv").open() as file:

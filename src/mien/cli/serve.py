@@ -72,5 +72,6 @@ def serve(
 
     server.serve(classifier, host, port, bounds, token, started)
     print("stopped; nothing was kept", flush=True)
-    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    if not all(thread.daemon for thread in others):
         os._exit(0)  # a picture that nobody waits for any more is still being decoded

@@ -72,7 +72,8 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
 
         yield Output(one)
         for answer in only:  # written now that no second one has come
-            _copy(answer, out)
+            _refuse_source(answer, out)
+            write_annotated(answer.pixels, answer.faces, out)
     elif not kind or out.is_dir():
         places: dict[Path, str] = {}
         note = out / WRITTEN
@@ -86,14 +87,16 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
                     "two calls, with a folder each"
                 )
             relative = str(place.relative_to(out)).encode("unicode_escape").decode()
-            if place.exists() and relative not in ours and not _is_source(answer, place):
+            _refuse_source(answer, place)
+            if place.exists() and relative not in ours:
                 raise DataError(f"{place}: is there, and no copy of ours; give another folder")
             places[place] = name
-            _copy(answer, place)
-            if relative not in ours:
+            if relative not in ours:  # before it is written: an interrupted one is ours too
                 ours.add(relative)
+                out.mkdir(parents=True, exist_ok=True)
                 with note.open("a", encoding="utf-8") as file:
                     file.write(f"{relative}\n")
+            write_annotated(answer.pixels, answer.faces, place)
 
         yield Output(copy)
     else:
@@ -151,15 +154,11 @@ def as_text(answer: Answer) -> str:
     return "".join(lines)
 
 
-def _copy(answer: Answer, out: Path) -> None:
-    if _is_source(answer, out):
-        raise DataError(f"{out}: is the picture itself; write its copy to another place")
-    write_annotated(answer.pixels, answer.faces, out)
-
-
-def _is_source(answer: Answer, out: Path) -> bool:
+def _refuse_source(answer: Answer, out: Path) -> None:
+    """Raise a `DataError` where a copy would take the place of its own picture."""
     source = answer.picture.source
-    return isinstance(source, Path) and out.exists() and out.samefile(source)
+    if isinstance(source, Path) and out.exists() and out.samefile(source):
+        raise DataError(f"{out}: is the picture itself; write its copy to another place")
 
 
 def _place(name: str) -> Path:
