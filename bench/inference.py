@@ -11,11 +11,11 @@ The published figures come from
     python bench/inference.py --data .data/fer2013 --run runs/plain-81e1512c5f \\
         --out docs/results/inference.md
     python bench/inference.py --data .data/fer2013 --out docs/results/inference-packaged.md
-    python bench/inference.py --data .data/fer2013 --run runs/plain-w1.5-720a0b6450 --views 2 \\
+    python bench/inference.py --data .data/fer2013 \\
         --engines onnx-fp16 onnx-int8-weights onnx-int8 --out docs/results/inference-precisions.md
 
-where the first run is one of recipe `best` and the second, of `robust`, the packaged model's;
-without a run it is the packaged model itself that is measured.
+where the run is one of recipe `best`; without a run it is the packaged model that is measured, as
+it is and as `mien export packaged` converts it.
 """
 
 from __future__ import annotations
@@ -181,13 +181,7 @@ def engines_of(
     """
     make = partial(Engine, threads=args.threads, views=args.views)
     if args.run is None:
-        name = "onnx-" + load(PACKAGED).metadata["precision"]
-        if args.engines not in (None, [name]) or args.views != 1:
-            raise RunError(
-                f"the packaged model is {name} alone, with views of its own; give finished runs "
-                "with --run"
-            )
-        return [make(name, (PACKAGED,), "cpu")], {}
+        return engines_of_the_packaged(args, faces, folder)
     from mien.export.onnx import onnx_bytes
     from mien.export.parity import parity
     from mien.export.source import source_of
@@ -204,6 +198,32 @@ def engines_of(
         if reason is not None:
             refused[name] = reason
         engines.append(make(name, (file,), "cpu"))
+    return engines, refused
+
+
+def engines_of_the_packaged(
+    args: argparse.Namespace, faces: FaceSet, folder: Path
+) -> tuple[list[Engine], dict[str, str]]:
+    """The packaged model as it is, and in the precisions that were asked for."""
+    own = "onnx-" + load(PACKAGED).metadata["precision"]
+    names = args.engines or [own]
+    if args.views != 1 or not ONNX.keys() >= set(names):
+        raise RunError(
+            f"the packaged model has views of its own and runs in {', '.join(ONNX)}; for others "
+            "give finished runs with --run"
+        )
+    engines, refused = [], {}
+    for name in names:
+        file = PACKAGED
+        if name != own:
+            from mien.export.convert import converted, parity_with
+
+            split, file = roles(faces)[1], folder / f"{name}.onnx"
+            file.write_bytes(converted(PACKAGED, ONNX[name], faces[split.train]))
+            found = parity_with(PACKAGED, file.read_bytes(), faces[split.validation])
+            if reason := found.reason(ONNX[name]):
+                refused[name] = reason
+        engines.append(Engine(name, (file,), "cpu", args.threads))
     return engines, refused
 
 

@@ -18,7 +18,14 @@ from typer.testing import CliRunner
 from mien.cli import app
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, RunError
-from mien.export import calibrate, compare_precisions, export_onnx, export_program, parity
+from mien.export import (
+    calibrate,
+    compare_precisions,
+    convert_onnx,
+    export_onnx,
+    export_program,
+    parity,
+)
 from mien.export.attention import attention_of
 from mien.export.calibration import threshold_for
 from mien.export.onnx import onnx_bytes
@@ -144,9 +151,73 @@ def test_int8_computes_in_8_bits(
     monkeypatch.setattr(parity, "SAME_LABELS", 0.5)  # a net of three epochs is sure of little
     monkeypatch.setattr(parity, "ACCURACY_LOST", 0.5)
     found = export_onnx(run, tmp_path / "small.onnx", precision="int8", faces=faces)
-    kinds = {t.data_type for t in onnx.load(tmp_path / "small.onnx").graph.initializer}
-    assert onnx.TensorProto.INT8 in kinds
+    graph = onnx.load(tmp_path / "small.onnx").graph
+    kernels = [t for t in graph.initializer if t.data_type == onnx.TensorProto.INT8 and t.dims]
+    largest = [int(np.abs(onnx.numpy_helper.to_array(t).astype(int)).max()) for t in kernels]
+    # 255 * 64 + 255 * 64 < 2**15: what a processor without VNNI adds in 16 bits does not overflow.
+    assert largest
+    assert max(largest) == 64
     assert found["largest_difference"] < 0.2
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-weights", "int8"])
+def test_a_file_is_converted_to_what_the_run_would_have_been_exported_as(
+    run: Run, told: Told, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(parity, "SAME_LABELS", 0.5)
+    monkeypatch.setattr(parity, "ACCURACY_LOST", 0.5)
+    out, wanted = tmp_path / "converted.onnx", tmp_path / "exported.onnx"
+    found = convert_onnx(told[0], out, precision=precision, faces=faces)
+    expected = export_onnx(run, wanted, precision=precision, faces=faces)
+    assert out.read_bytes() == wanted.read_bytes()
+    assert found["bytes"] == expected["bytes"]
+    assert found["accuracy"] == expected["accuracy"]
+    assert found["accuracy_of_run"] == told[1]["accuracy"]
+
+
+def test_of_a_file_in_half_precision_every_weight_is_kept(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    half, whole, again = (tmp_path / f"{name}.onnx" for name in ("half", "whole", "again"))
+    export_onnx(run, half, precision="fp16", faces=faces)
+    found = convert_onnx(half, whole, precision="fp32")
+    assert found["images"] == 210, "drawn faces"
+    assert found["accuracy"] is None
+    assert found["largest_difference"] <= 1e-6
+    assert Classifier(whole).metadata["precision"] == "fp32"
+    convert_onnx(whole, again, precision="fp16")
+    assert again.read_bytes() == half.read_bytes()
+
+
+def test_a_conversion_that_cannot_be_is_refused(
+    run: Run, exported: Path, faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, eighth = tmp_path / "out.onnx", tmp_path / "eighth.onnx"
+    convert_onnx(exported, eighth, precision="int8-weights")
+    reversed_classes = replace(faces, classes=tuple(reversed(faces.classes)))
+    for file, error, text, wishes in (
+        (eighth, RunError, "have lost", {"precision": "fp16"}),
+        (exported, DataError, "did you mean 'int8'", {"precision": "int4"}),
+        (exported, DataError, "give a data set", {"precision": "int8"}),
+        (exported, DataError, "of the same", {"precision": "fp16", "faces": reversed_classes}),
+        (
+            exported,
+            DataError,
+            "the model takes",
+            {"precision": "fp16", "faces": draw_faces(70, size=16)},
+        ),
+    ):
+        with pytest.raises(error, match=text):
+            convert_onnx(file, out, **wishes)
+    before = exported.read_bytes()
+    with pytest.raises(DataError, match="write it to another"):
+        convert_onnx(exported, exported, precision="fp16")
+    assert exported.read_bytes() == before
+    monkeypatch.setattr(parity, "SAME_LABELS", 1.01)
+    with pytest.raises(RunError, match=r"model\.onnx: as fp16.*too far"):
+        convert_onnx(exported, out, precision="fp16")
+    assert not out.exists()
 
 
 def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(

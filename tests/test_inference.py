@@ -202,6 +202,20 @@ def test_other_views_than_there_are_is_an_error(tmp_path: Path) -> None:
         mien.load(file, views=1)
 
 
+def test_a_model_in_memory_is_loaded_and_lists_and_iterators_are_taken() -> None:
+    model = mien.load(brightness(), detector="none")
+    white = np.full((4, 4), 255, np.uint8)
+    assert model.predict_proba([white]).tolist() == model.predict_proba(white[None]).tolist()  # type: ignore[arg-type]
+    (face,) = model.predict(white, boxes=(box for box in [(0, 0, 2, 2)]))
+    assert face.box == (0, 0, 2, 2)
+    faces = model.predict([white, white], boxes=iter([[(0, 0, 2, 2)], []]))
+    assert [len(found) for found in faces] == [1, 0]  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="picture 0: is an image of 0x5 pixels"):
+        model.predict(Image.new("RGB", (0, 5)))
+    with pytest.raises(DataError, match="the model of these bytes has its own"):
+        mien.load(brightness(), views=1)
+
+
 def test_the_packaged_model_needs_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys, numpy, mien; mien.load().predict(numpy.zeros((48, 48), numpy.uint8));"

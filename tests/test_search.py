@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mien
 from mien.balance.gan.training import Disordered
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, MienError, OutOfMemory, RecipeError, RunError
@@ -45,6 +47,24 @@ def faces() -> FaceSet:
 def tuned(folder: Path, space: Space = SPACE, **settings: Any) -> Search:
     given = {"storage": f"sqlite:///{folder}/trials.db", "runs": folder / "runs", **settings}
     return tune(space, faces(), **given)
+
+
+def test_a_search_does_not_go_on_with_another_teacher_under_the_same_path(tmp_path: Path) -> None:
+    def teach(seed: int) -> None:
+        recipe = mien.Recipe.from_dict({**BASE, "epochs": 1, "seed": seed}, "the teacher")
+        parts = faces()["train"], faces()["validation"]
+        run = fit(recipe, *parts, runs=tmp_path / "teachers", device="cpu", progress="none")
+        shutil.rmtree(tmp_path / "teacher", ignore_errors=True)
+        run.path.rename(tmp_path / "teacher")
+
+    base = {**BASE, "epochs": 1, "distil": 0.5, "teacher": [str(tmp_path / "teacher")]}
+    space = Space("taught", base, {"lr": [0.05, 0.01]})
+    teach(0)
+    first = tuned(tmp_path, space, fidelity="full")
+    assert tuned(tmp_path, space, fidelity="full").to_dict() == first.to_dict()
+    teach(1)
+    with pytest.raises(RunError, match="another content of teacher, weights or generator"):
+        tuned(tmp_path, space, fidelity="full")
 
 
 def pairs(search: Search) -> list[tuple[int, int]]:

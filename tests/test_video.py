@@ -854,7 +854,21 @@ def test_a_video_without_a_frame_is_named_as_such(camera: type[Camera], tmp_path
     camera.pictures = 0
     (tmp_path / "f.avi").touch()
     with pytest.raises(DataError, match=r"f\.avi: .* not one frame can be decoded"):
-        watch(tmp_path / "f.avi", Brightness())
+        watch(tmp_path / "f.avi", Brightness(), out=tmp_path / "f.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["f.avi"], "no part without a row"
+
+
+def test_paths_may_be_text_and_a_summary_that_is_a_file_is_refused_first(tmp_path: Path) -> None:
+    film = str(written(tmp_path / "f.mp4", levels([9] * 5)))
+    out, summary = str(tmp_path / "f.csv"), tmp_path / "summary"
+    summary.touch()
+    with pytest.raises(DataError, match="summary: is a file"):
+        watch(film, Brightness(), out=out, summary=str(summary))
+    assert not Path(out).exists()
+    summary.unlink()
+    watched = watch(film, Brightness(), out=out, summary=str(summary))
+    assert Path(out) in watched.files
+    assert (summary / "summary.csv").is_file()
 
 
 def test_a_video_of_enormous_frames_is_refused_before_they_are_decoded(

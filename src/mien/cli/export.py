@@ -24,7 +24,10 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2"}
 def export(
     run: Annotated[
         list[Path],
-        typer.Argument(help="Folder of a finished run; several are averaged: an ensemble."),
+        typer.Argument(
+            help="Folder of a finished run; several are averaged: an ensemble. Or an ONNX file, or "
+            "packaged, to have it in another --precision."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The file: .onnx, or .pt2 for torch.export.")
@@ -70,17 +73,24 @@ def export(
     """
     from mien.data import read, roles
     from mien.errors import unknown
-    from mien.export import export_onnx, export_program
+    from mien.export import convert_onnx, export_onnx, export_program
     from mien.runs.run import Run
 
-    if Path("packaged") in run:
-        raise DataError(f"packaged: is exported already; copy {PACKAGED}")
     if compare and (out or format_ or precision != "fp32" or accuracy or coverage):
         raise DataError(
             "--compare measures every precision and writes nothing; leave out --out, --format, "
             "--precision, --accuracy and --coverage"
         )
-    opened = [Run.open(folder) for folder in run]
+    run = [PACKAGED if path == Path("packaged") else path for path in run]
+    file = next(filter(Path.is_file, run), None)
+    wishes: dict[str, Any] = {"attention": attention, "views": views}
+    wishes |= {"accuracy": accuracy, "coverage": coverage}
+    if file and (len(run) > 1 or compare or views != 1 or attention or accuracy or coverage):
+        raise DataError(
+            f"{file}: a file alone is brought to another --precision; --attention, --views, "
+            "--accuracy, --coverage and --compare are for the run that it was made from"
+        )
+    opened = [] if file else [Run.open(folder) for folder in run]
     faces = roles(read(data, skip_bad=skip_bad))[0] if data else None
     if compare:
         _compare(opened, faces, attention=attention, views=views)
@@ -94,20 +104,23 @@ def export(
     out = out or Path(f"model{FORMATS[format_]}")
     if out.suffix in FORMATS.values() and out.suffix != FORMATS[format_]:
         raise DataError(f"{out}: a file of {format_} ends in {FORMATS[format_]}; name it so")
-    wishes: dict[str, Any] = {"attention": attention, "views": views}
-    wishes |= {"accuracy": accuracy, "coverage": coverage}
     if format_ == "torch":
         if precision != "fp32":
             raise DataError(f"torch.export is written in fp32, not {precision}; export ONNX for it")
+        if file:
+            raise DataError(f"{file}: torch.export is written from a run; give its folder")
         found = export_program(opened, out, faces=faces, **wishes)
+    elif file:
+        found = convert_onnx(file, out, precision=precision, faces=faces)
     else:
         found = export_onnx(opened, out, precision=precision, faces=faces, **wishes)
+    whose = "file" if file else "run"
     print(
         f"{out}: {found['bytes'] / 2**20:.2f} MiB, {precision}; on {found['images']:,} images "
-        f"{100 * found['same_labels']:.2f} % of labels are the run's, and no probability differs "
-        f"by more than {found['largest_difference']:.1g}"
+        f"{100 * found['same_labels']:.2f} % of labels are the {whose}'s, and no "
+        f"probability differs by more than {found['largest_difference']:.1g}"
     )
-    if found["calibration"]:
+    if found.get("calibration"):
         print(_calibration(found["calibration"]))
     if format_ == "onnx":
         next_step(command("predict", "PHOTOS", "--run", out))

@@ -2,6 +2,7 @@
 
 from mien.export.calibration import Calibration, Threshold, calibrate
 from mien.export.comparison import compare_precisions
+from mien.export.convert import convert_onnx
 from mien.export.onnx import PRECISIONS, export_onnx
 from mien.export.program import export_program
 
@@ -11,6 +12,7 @@ __all__ = [
     "Threshold",
     "calibrate",
     "compare_precisions",
+    "convert_onnx",
     "export_onnx",
     "export_program",
 ]

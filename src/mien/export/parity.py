@@ -1,4 +1,4 @@
-"""Whether an exported file gives what its run gives."""
+"""Whether an exported file gives what it was made from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACCURACY_LOST = 0.003
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a file is from its run on `images` images.
+    """How far a file is from its run, or from the file it was made from, on `images` images.
 
     `largest_difference` is that of a probability, `same_labels` a share; `accuracy` and
     `accuracy_of_run` are None on drawn faces and where there are no labels.
@@ -65,20 +65,30 @@ def parity(source: Source, predict_proba: Callable[[np.ndarray], np.ndarray]) ->
     expected = soften(
         predict_probabilities(source.runs, faces, views=source.views), source.temperature
     )
-    found = predict_proba(faces.images)
+    labels = faces.labels if source.real else None
+    return parity_of(expected, predict_proba(faces.images), labels)
+
+
+def parity_of(expected: np.ndarray, found: np.ndarray, labels: np.ndarray | None) -> Parity:
+    """Compare probabilities ``[N, C]``; `labels` are -1 where unknown, None of drawn faces."""
     ours, theirs = found.argmax(1), expected.argmax(1)
     accuracies: tuple[float | None, float | None] = (None, None)
-    known = faces.labels >= 0
-    if source.real and known.any():
-        labels = faces.labels[known]
-        right = [float((called[known] == labels).mean()) for called in (ours, theirs)]
+    if labels is not None and (known := labels >= 0).any():
+        right = [float((called == labels)[known].mean()) for called in (ours, theirs)]
         accuracies = right[0], right[1]
     largest, same = np.abs(found - expected).max(), (ours == theirs).mean()
-    return Parity(len(faces), float(largest), float(same), *accuracies)
+    return Parity(len(found), float(largest), float(same), *accuracies)
 
 
 def check(source: Source, precision: str, found: Parity) -> dict[str, Any]:
-    """What was checked and calibrated, as plain values; a file that differs too much is refused.
+    """What was checked and calibrated, as plain values, unless `refuse` has something to say."""
+    refuse(source.name, precision, found)
+    calibration = source.calibration and source.calibration.to_dict()
+    return asdict(found) | {"temperature": source.temperature, "calibration": calibration}
+
+
+def refuse(name: str, precision: str, found: Parity) -> None:
+    """Refuse a file that differs too much from `name`, which it was made from.
 
     Raises
     ------
@@ -87,8 +97,6 @@ def check(source: Source, precision: str, found: Parity) -> dict[str, Any]:
     """
     if reason := found.reason(precision):
         raise RunError(
-            f"{source.name}: as {precision} {reason}, which is too far; nothing was written. "
+            f"{name}: as {precision} {reason}, which is too far; nothing was written. "
             + ("Please report this" if precision == "fp32" else "Export it as fp32")
         )
-    calibration = source.calibration and source.calibration.to_dict()
-    return asdict(found) | {"temperature": source.temperature, "calibration": calibration}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import import_module
@@ -122,7 +122,7 @@ class Classifier:
         DataError
             for images of another kind or shape.
         """
-        return self._run("probabilities", images, (len(self.classes),))
+        return self._run("probabilities", np.asarray(images), (len(self.classes),))
 
     def attention(self, images: np.ndarray) -> np.ndarray | None:
         """Where the model looks in square images of its own size: float32 ``[N, h, w]``, 0 to 1.
@@ -130,6 +130,7 @@ class Classifier:
         None where the file was written without such a map; ``metadata["attention"]`` says what the
         map is. `images` and errors as of `predict_proba`.
         """
+        images = np.asarray(images)
         shape = next((o.shape for o in self._session.get_outputs() if o.name == "attention"), None)
         return None if shape is None else self._run("attention", images, tuple(shape[1:]))
 
@@ -184,6 +185,7 @@ class Classifier:
             isinstance(images, np.ndarray) and images.ndim == 4
         )
         pictures = list(images) if several else [images]  # type: ignore[arg-type]
+        boxes = list(boxes) if isinstance(boxes, Iterator) else boxes
         given = boxes if several else [boxes]
         if given is None:
             given = [None] * len(pictures)
@@ -244,6 +246,8 @@ class Classifier:
                 )
             return picture, name
         if hasattr(picture, "getexif"):
+            if 0 in picture.size:
+                raise DataError(f"{name}: is an image of {picture.width}x{picture.height} pixels")
             try:
                 return from_pillow(picture), name
             except (OSError, ValueError, SyntaxError) as error:  # it is decoded only now
@@ -254,7 +258,7 @@ class Classifier:
 
 
 def load(
-    source: Path | str | None = None,
+    source: Path | str | bytes | None = None,
     *,
     detector: str | Detector = "auto",
     threads: int = 0,
@@ -264,8 +268,8 @@ def load(
 
     Parameters
     ----------
-    source : an ONNX file of `mien export`; the folder of a finished run, which is exported into
-        memory (needs ``mien[train]``); or ``"packaged"``, as None
+    source : an ONNX file of `mien export`, or its bytes; the folder of a finished run, which is
+        exported into memory (needs ``mien[train]``); or ``"packaged"``, as None
     detector : what finds faces in pictures: the name of a detector, a detector itself (such as
         ``mien.detection.detector("yunet", "yunet.onnx")``), or ``"none"`` where every picture is a
         crop of one face. ``"auto"`` takes the best that is there; ``load().detector.name`` says
@@ -281,11 +285,12 @@ def load(
 
     Example: ``mien.load().predict("photo.jpg")``
     """
-    if str(source) == "packaged":
+    if not isinstance(source, bytes) and str(source) == "packaged":
         source = None
     if source and views is not None:
+        name = "of these bytes" if isinstance(source, bytes) else source
         raise DataError(
-            f"views = {views}: the model {source} has its own; `mien export --views` sets them"
+            f"views = {views}: the model {name} has its own; `mien export --views` sets them"
         )
     packaged = PACKAGED_BY_VIEWS.get(2 if views is None else views)
     if packaged is None:
@@ -293,8 +298,10 @@ def load(
     finds = None if detector == "none" else detector
     if isinstance(finds, str):
         finds = detector_named(finds, threads=threads)
-    content = _exported(Path(source)) if source and Path(source).is_dir() else source or packaged
-    return Classifier(content, threads, finds)
+    source = source or packaged
+    if not isinstance(source, bytes) and Path(source).is_dir():
+        source = _exported(Path(source))
+    return Classifier(source, threads, finds)
 
 
 def _exported(run: Path) -> bytes:

@@ -81,7 +81,7 @@ def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
     RunError
         if the file cannot be written, or the part of another recording is there.
     """
-    part, lines = partial_of(out), _json_lines
+    part, lines, begun = partial_of(out), _json_lines, False
     # Unbuffered: what is handed over reaches the file at once, so that a kill tears no row.
     with _saying(out):
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +94,8 @@ def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
             ) from None
 
     def record(batch: Sequence[Seen]) -> None:
+        nonlocal begun
+        begun = True
         with _saying(out):
             append(file.fileno(), lines(batch).encode())
 
@@ -102,7 +104,12 @@ def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
             lines = _csv_lines
             with _saying(out):
                 append(file.fileno(), csv_text([[*HEAD, *classes, "detection", "known"]]).encode())
-        yield record
+        try:
+            yield record
+        except BaseException:
+            if not begun:  # there was not one frame, so there is nothing to keep
+                part.unlink()
+            raise
         with _saying(out):
             os.fsync(file.fileno())
     with _saying(out):

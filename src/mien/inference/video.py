@@ -44,13 +44,13 @@ class Watched:
 
 
 def predict_video(
-    source: Path | int,
+    source: Path | str | int,
     classifier: Classifier,
     *,
-    out: Path | TextIO | None = None,
+    out: Path | str | TextIO | None = None,
     smooth: float = 0.0,
     every: int = 1,
-    summary: Path | None = None,
+    summary: Path | str | None = None,
     largest: bool = False,
     min_probability: float | None = None,
     progress: Callable[[float, float | None], object] | None = None,
@@ -91,6 +91,10 @@ def predict_video(
     """
     if every < 1:
         raise DataError(f"every {every} frames is not possible; give 1 or more")
+    source = Path(source) if isinstance(source, str) else source
+    out = Path(out) if isinstance(out, str) else out
+    if summary is not None and Path(summary).exists() and not Path(summary).is_dir():
+        raise DataError(f"{summary}: is a file; a summary is a folder, so name another")
     if isinstance(out, Path):
         recording.check(out)
         if isinstance(source, Path):
@@ -139,7 +143,7 @@ def predict_video(
     files = [out] if isinstance(out, Path) else []
     if summary is not None:
         timeline.end(reached)
-        written, missing = timeline.write(summary)
+        written, missing = timeline.write(Path(summary))
         files += written
         notes.append(missing)
     return Watched(

@@ -82,17 +82,7 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
     """
     settings = recipe.changed()
     settings.pop("generator", None)
-    if recipe.generate:
-        settings["generator"] = generator_recipe(recipe.generator).changed()
-    if recipe.weights not in ("none", "imagenet"):
-        settings["weights"] = _start_digest(recipe.weights)
-    if recipe.teacher:
-        settings["teacher"] = [
-            digest_of(PACKAGED)
-            if source == "packaged"
-            else _weights_digest(Path(source), "teacher")
-            for source in recipe.teacher
-        ]
+    settings |= named_content(recipe)
     content = json.dumps(
         [
             TRAINING_CODE,
@@ -102,6 +92,26 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
         ]
     )
     return f"{recipe.key}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+def named_content(recipe: Recipe) -> dict[str, Any]:
+    """The content of what a recipe names by a path: settings or digests, by setting.
+
+    Errors are those of `run_name`.
+    """
+    found: dict[str, Any] = {}
+    if recipe.generate:
+        found["generator"] = generator_recipe(recipe.generator).changed()
+    if recipe.weights not in ("none", "imagenet"):
+        found["weights"] = _start_digest(recipe.weights)
+    if recipe.teacher:
+        found["teacher"] = [
+            digest_of(PACKAGED)
+            if source == "packaged"
+            else _weights_digest(Path(source), "teacher")
+            for source in recipe.teacher
+        ]
+    return found
 
 
 def digest_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from mien.errors import MienError, RecipeError, RunError, unknown
 from mien.executors import Executor, Local
 from mien.metrics import wilson_interval
 from mien.runs.environment import cores
-from mien.runs.run import TRAINING_CODE
+from mien.runs.run import TRAINING_CODE, named_content
 from mien.search.fidelity import FIDELITIES, Fidelity, merit, subset_of
 from mien.search.importance import importance
 from mien.search.objective import Fold, Objective, create_objective
@@ -250,6 +251,8 @@ def tune(
         "fidelity": plan.to_dict(),
         "version of the training code": TRAINING_CODE,
     }
+    if named := _named(space):
+        description["content of teacher, weights or generator"] = named
     name = name or space.name
     table = TrialTable(storage, name, description, lease)
     if executor is None:
@@ -302,6 +305,19 @@ def _check_prefixes(space: Space) -> None:
         given = space.parameters.get(name, ())
         for level in (given.low, given.high) if isinstance(given, Range) else given:
             check_shareable(space.recipe({name: level}))
+
+
+def _named(space: Space) -> list[dict[str, Any]]:
+    """The content of what the space's recipes name by a path, where they name any."""
+    settings: list[dict[str, Any]] = [{}]
+    for name in ("weights", "teacher", "generator"):
+        given = space.parameters.get(name, ())
+        settings += [] if isinstance(given, Range) else [{name: level} for level in given]
+    found = []
+    for setting in settings:
+        with suppress(RecipeError):  # then its trials say so
+            found.append(named_content(space.recipe(setting)))
+    return list(filter(None, found))
 
 
 def _check_earlier(space: Space, objective: Objective, share: float) -> None:
