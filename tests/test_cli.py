@@ -105,6 +105,9 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["tune", "--data", "drawn:70", "--space", "papers"], "did you mean 'paper'"),
         (["crossval", "--data", "drawn:70", "--scheme", "5x3"], "did you mean '5x2'"),
         (["crossval", "--data", "drawn:70", "--cluster", "auto"], "--store"),
+        (["crossval", "--data", "drawn:70", "--gpus", "1"], "are for --cluster"),
+        (["study", "--data", "drawn:70", "--store", "x"], "are for --cluster"),
+        (["data", "info", "drawn:70", "--votes"], "drawn faces have no votes"),
         (["compare", "nowhere"], "nowhere"),
         (["compare", "nowhere.json"], "nowhere.json"),
         (["compare", "a.json", "--without-copies"], "are for run folders"),
@@ -259,6 +262,11 @@ def test_tune_leaves_the_best_setting_as_a_recipe_that_train_takes(
     assert f"best: {best['value']:.4f}" in done.stdout
     again = mien("train", "--data", "drawn:105", "--recipe", out / "best.toml")
     assert again.returncode == 0, again.stderr
+    nothing = mien(
+        "tune", "--data", "drawn:105", "--space", "space.toml", *sets, "--protocol", "paper",
+        "--sampler", "nonsense",
+    )  # fmt: skip
+    assert "nonsense" in nothing.stderr
     assert not (out / "openings.jsonl").exists()
     for _ in range(2):  # again is the same opening
         done = mien(

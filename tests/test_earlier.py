@@ -17,9 +17,10 @@ from test_teacher import TINY
 import mien
 from mien.data import FaceSet, draw_faces
 from mien.errors import RecipeError, RunError
+from mien.evaluation.trained import open_all
 from mien.images import Normalisation
 from mien.inference import load
-from mien.packaged import PACKAGED
+from mien.packaged import PACKAGED, sketched
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, run_name
 from mien.training import fit, predict_probabilities
@@ -162,6 +163,25 @@ def test_a_set_of_another_name_that_holds_the_same_images_is_recognised(
         check_beginning(recipe, elsewhere()["train"], elsewhere()["validation"])
     with pytest.raises(RecipeError, match=r"teacher: .* may have learned"):
         Earlier.of_run(run.path, "teacher").check("teacher", train[half], train[~half])
+
+
+def test_the_packaged_model_has_digests_of_what_it_was_trained_on() -> None:
+    assert len(Earlier.packaged().data["train"]["sketch"].split()) > 900
+    (model,) = open_all([Path("packaged")])
+    assert model.trained_on["sketch"] == Earlier.packaged().data["train"]["sketch"]
+    assert "sketch" not in sketched({"name": "FER-2013", "fingerprint": "of other faces"})
+
+
+def test_faces_of_fer2013_under_another_name_are_known_to_the_packaged_model(
+    fer2013: Path,
+) -> None:
+    packaged = Earlier.packaged()
+    training = mien.read(fer2013)["Training"]
+    assert packaged.data["train"]["fingerprint"] == training.fingerprint
+    assert packaged.data["train"]["sketch"] == training.sketch
+    anew = replace(training[np.arange(2000)], name="my faces", split=np.repeat(["a", "b"], 1000))
+    with pytest.raises(RecipeError, match="may have learned from images of the validation part"):
+        packaged.check("teacher", anew["a"], anew["b"])
 
 
 def test_a_file_that_does_not_say_what_it_knows_is_taken(first: Run, tmp_path: Path) -> None:

@@ -378,6 +378,11 @@ def test_the_command_explains_pictures_and_splits_and_keeps_the_test_split_close
     (tmp_path / "bad.jpg").write_text("no picture")
     asked = [*asked[:3], str(tmp_path / "bad.jpg"), *asked[3:], "--detector", "none"]
     assert "bad.jpg" in str(CliRunner().invoke(app, asked).exception)
+    only = ["explain", str(run.path), str(tmp_path / "bad.jpg")]
+    told = CliRunner().invoke(app, [*only, "--skip-bad"])
+    assert "none of the pictures can be read" in str(told.exception)
+    told = CliRunner().invoke(app, [*only, "--faces", "7"])
+    assert "are for --data" in str(told.exception)
     told = CliRunner().invoke(app, [*asked, "--skip-bad"])
     assert told.exit_code == 0, told.output
     assert "left out: " in told.output

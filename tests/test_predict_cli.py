@@ -22,6 +22,7 @@ from mien.cli import main
 from mien.inference import Classifier, Face, answers, load, outputs, pictures, rows
 from mien.inference.pictures import Picture, decoded, listed
 from mien.inference.rows import Rows
+from mien.runs.atomic import instead_of_earlier, write_text
 
 CLASSES = ("calm", "glad")
 
@@ -308,6 +309,17 @@ def test_copies_take_the_place_of_older_copies_and_of_nothing_else(photos: Path)
     assert mine.read_bytes() == before
 
 
+def test_copies_and_the_tables_of_a_report_in_one_folder_leave_each_other_alone(
+    photos: Path,
+) -> None:
+    assert predict(photos / "a.png", "--out", "both").returncode == 0
+    with instead_of_earlier(Path("both"), ["table.md"]):
+        write_text(Path("both/table.md"), "a table")
+    assert Path("both/a.png").exists()
+    assert predict(photos / "a.png", "--out", "both").returncode == 0
+    assert Path("both/table.md").exists()
+
+
 def test_a_link_to_itself_is_left_out_like_any_bad_picture(photos: Path) -> None:
     (photos / "a0.png").symlink_to("a0.png")
     done = predict(photos, "--skip-bad", "--out", "faces.csv")
@@ -321,6 +333,8 @@ def test_a_link_to_itself_is_left_out_like_any_bad_picture(photos: Path) -> None
     [
         ([], "give pictures, a video, or --camera"),
         (["a.jpg", "--camera", "0"], "only one of these"),
+        (["a.mp4", "--skip-bad"], "--skip-bad is for pictures"),
+        (["a.jpg", "--detector", "none", "--largest"], "leave it out with none"),
         (["photos/*.tiff"], "there is no such file"),
         (["empty"], "no picture found"),
         (["photos", "--out", "faces.xlsx"], "answers are written as"),

@@ -67,6 +67,27 @@ def test_equal_work_has_an_equal_name_and_other_work_another() -> None:
     assert len(others | {name}) == 6
 
 
+def test_what_was_computed_otherwise_for_a_while_has_another_name() -> None:
+    train, valid = faces(0), faces(1)
+
+    def named(recipe: Recipe, of: FaceSet = train) -> str:
+        settings = recipe.changed() | {"revision": 2}
+        content = json.dumps([1, settings, of.fingerprint, valid.fingerprint])
+        return f"{recipe.key}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+    weighed = replace(train, weights=np.ones(len(train), np.float32))
+    grown = Recipe(start_size=24, epochs=3)
+    for recipe, of, revised in (
+        (grown, train, True),
+        (grown.but(epochs=4), train, False),
+        (Recipe(mixup=0.2), train, False),
+        (Recipe(mixup=0.2), weighed, True),
+        (Recipe(cutmix=1.0, conflicts="weight"), train, True),
+        (Recipe(conflicts="weight"), weighed, False),
+    ):
+        assert (run_name(recipe, of, valid) == named(recipe, of)) == revised
+
+
 def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     recipe = Recipe(epochs=2, dropout=0.25, enhance=("clahe",))
     finished_run(tmp_path / "run", recipe)

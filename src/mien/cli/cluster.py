@@ -15,8 +15,13 @@ Cluster = Annotated[
     str | None,
     typer.Option(help="A Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local."),
 ]
-CpusEach = Annotated[float, typer.Option(help="Cores of a node that each training needs.")]
-GpusEach = Annotated[float, typer.Option(help="Accelerators that each needs, such as 0.5.")]
+CpusEach = Annotated[
+    float | None,
+    typer.Option(help="Cores of a cluster's node that each training needs. Default: 1"),
+]
+GpusEach = Annotated[
+    float | None, typer.Option(help="Accelerators of a node that each needs, such as 0.5.")
+]
 Store = Annotated[
     str | None,
     typer.Option(help="Where a cluster's runs arrive: a shared folder, or a URL such as s3://..."),
@@ -24,12 +29,14 @@ Store = Annotated[
 
 
 def executor(
-    cluster: str | None, cpus: float, gpus: float, store: str | None, jobs: int
+    cluster: str | None, cpus: float | None, gpus: float | None, store: str | None, jobs: int
 ) -> Executor:
     """The `Executor` that was asked for."""
     from mien.executors import Local
 
     if cluster is None:
+        if (cpus, gpus, store) != (None, None, None):
+            raise RecipeError("--cpus, --gpus and --store are for --cluster; leave them out")
         return Local(jobs)
     if store is None:
         raise RecipeError(
@@ -38,4 +45,4 @@ def executor(
         )
     from mien.executors.ray_cluster import RayCluster
 
-    return RayCluster(cluster, cpus, gpus)
+    return RayCluster(cluster, 1 if cpus is None else cpus, gpus or 0)

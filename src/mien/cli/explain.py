@@ -30,12 +30,14 @@ def explain(
             help="auto, centerface, yunet or cascade; none where each picture is a crop of a face."
         ),
     ] = "auto",
-    split: Annotated[str, typer.Option(help="validation, train, or a split's own name.")] = (
-        "validation"
-    ),
+    split: Annotated[
+        str | None,
+        typer.Option(help="Of --data: validation (default), train, or a split's own name."),
+    ] = None,
     faces: Annotated[
-        int, typer.Option(min=1, help="How many of --data, as many of each predicted class.")
-    ] = 140,
+        int | None,
+        typer.Option(min=1, help="How many of --data, as many of each class. Default: 140"),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the result.")] = Path("studies/explain"),
     device: Device = None,
     skip_bad: SkipBad = False,
@@ -56,13 +58,15 @@ def explain(
     opened, where = Run.open(run), str(choose_device(device))
     if bool(photos) == bool(data):
         raise DataError("give pictures, or a data set with --data, and not both")
+    if photos and (split or faces):
+        raise DataError("--split and --faces are for --data; leave them out")
     with stoppable():
         if photos:
             shown = _faces(opened, photos, detector, skip_bad)
             found, pictures = explain_faces(opened, shown, device=where)
         else:
-            part = _split(opened, data or "", split, skip_bad)
-            found, pictures = explain_split(opened, part, count=faces, device=where)
+            part = _split(opened, data or "", split or "validation", skip_bad)
+            found, pictures = explain_split(opened, part, count=faces or 140, device=where)
     for path in write_explanation(found, pictures, out):
         print(path)
     for name, values in found["scores"].items():
@@ -84,6 +88,7 @@ def _faces(run: Run, photos: list[Path], detector: str, skip_bad: bool) -> FaceS
     finds = None if detector == "none" else detector_named(detector)
     crops: list[np.ndarray] = []
     names: list[str] = []
+    bad = 0
     for photo in photos:
         try:
             pixels = decode(photo, str(photo))
@@ -91,6 +96,7 @@ def _faces(run: Run, photos: list[Path], detector: str, skip_bad: bool) -> FaceS
             if not skip_bad:
                 raise
             print(f"left out: {error}")
+            bad += 1
             continue
         if finds is None:
             found = [pixels]
@@ -99,6 +105,8 @@ def _faces(run: Run, photos: list[Path], detector: str, skip_bad: bool) -> FaceS
             print(f"{photo}: {len(found)} faces found by {finds.name}")
         crops += found
         names += [f"{photo}, face {number}" for number in range(1, len(found) + 1)]
+    if bad == len(photos):
+        raise DataError("none of the pictures can be read; give others")
     if not crops:
         raise DataError(
             "no face was found; give --detector none for pictures that are crops of a face, or "

@@ -99,6 +99,10 @@ def predict(
         raise DataError("--summary, --smooth and --every are for a video or a camera; leave them")
     if video is not None and json and out is not None:
         raise DataError("of a video, give --json or --out, not both")
+    if video is not None and skip_bad:
+        raise DataError("--skip-bad is for pictures; of a video what can be decoded is used anyway")
+    if largest and detector == "none":
+        raise DataError("--largest is of the faces that a detector finds; leave it out with none")
     model = load(run, detector=_detector(detector, detector_model), views=views)
     found: Iterable[Picture] = ()
     if sources == ["-"]:

@@ -52,8 +52,8 @@ def study(
         bool, typer.Option("--baseline", help="Train `plain` beside the six.")
     ] = False,
     cluster: Cluster = None,
-    cpus: CpusEach = 1,
-    gpus: GpusEach = 0,
+    cpus: CpusEach = None,
+    gpus: GpusEach = None,
     store: Store = None,
     storage: Annotated[
         str | None,
@@ -69,6 +69,7 @@ def study(
     """
     from mien.study.scales import baseline as extra
 
+    where = executor(cluster, cpus, gpus, store, 1)
     _study(
         data,
         scale,
@@ -79,7 +80,7 @@ def study(
         extra=[extra()] if baseline else [],
         jobs=jobs,
         device=device,
-        executor=executor(cluster, cpus, gpus, store, 1) if cluster else None,
+        executor=where if cluster else None,
         store=store,
         storage=storage,
     )

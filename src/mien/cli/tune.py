@@ -99,9 +99,12 @@ def tune(
     faces = read(data, skip_bad=skip_bad, votes=votes)
     prepared, parts = roles(faces)
     inner: Any = k_fold(prepared[parts.train], folds) if folds else ()
-    if protocol == "paper" and parts.test and prepared[parts.test].labelled:
-        fingerprint = prepared[parts.test].fingerprint
-        open_once(out / "openings.jsonl", parts.test, fingerprint, [name or searched.name])
+
+    def opened() -> None:
+        if protocol == "paper" and parts.test and prepared[parts.test].labelled:
+            fingerprint = prepared[parts.test].fingerprint
+            open_once(out / "openings.jsonl", parts.test, fingerprint, [name or searched.name])
+
     with stoppable():
         found = search(
             searched,
@@ -120,6 +123,7 @@ def tune(
             records=records,
             device=device,
             seed=seed,
+            before=opened,
         )
     content = {"key": base.key, "title": base.title, "source": searched.name, **found.to_dict()}
     print(f"search: {write_search(content, out)}")

@@ -58,6 +58,8 @@ def read(
         Naming the file or row that cannot be used, and what to do.
     """
     if isinstance(path, str) and (path == "drawn" or path.startswith("drawn:")):
+        if votes:
+            raise DataError(f"{path}: drawn faces have no votes; read them without")
         return _drawn(path, size, channels)
     if size is not None and size < 2:
         raise DataError(f"size {size}: an image needs at least 2 pixels a side")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mien.errors import RecipeError, RunError
-from mien.packaged import PACKAGED
+from mien.packaged import PACKAGED, sketched
 from mien.runs.atomic import write_bytes
 from mien.runs.recipe import Recipe
 from mien.runs.run import digest_of
@@ -159,7 +159,7 @@ def _run(path: Path, device: str | None) -> Trained:
         run.size,
         run.info["channels"],
         predict_proba,
-        run.info["data"]["train"],
+        sketched(run.info["data"]["train"]),
         run.recipe,
         digest_of(run.weights_path),
     )
@@ -182,7 +182,7 @@ def _file(path: Path) -> Trained:
         model.size,
         model.channels,
         model.predict_proba,
-        json.loads(said.get("data", "{}")).get("train", {}),
+        sketched(json.loads(said.get("data", "{}")).get("train", {})),
         recipe if "recipe" in said else None,
         digest_of(path),
         single,

@@ -14,7 +14,9 @@ from mien.inference.answers import Answer
 from mien.inference.classifier import Classifier
 from mien.inference.pictures import Picture
 from mien.inference.rows import KINDS, Rows
-from mien.runs.atomic import WRITTEN
+
+COPIES = ".copies"
+"""The file that notes which pictures of a folder are copies of ours."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def output(out: Path, classifier: Classifier, made_by: str) -> Iterator[Output]:
             write_annotated(answer.pixels, answer.faces, out)
     elif not kind or out.is_dir():
         places: dict[Path, str] = {}
-        note = out / WRITTEN
+        note = out / COPIES
         ours = set(note.read_text("utf-8").splitlines()) if note.exists() else set[str]()
 
         def copy(answer: Answer) -> None:

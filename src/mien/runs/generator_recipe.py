@@ -52,7 +52,7 @@ class GeneratorRecipe(Settings):
     r1: float = 0.2  # weight of the gradient penalty on real images
     r2: float = 0.2  # and of that on generated ones
     penalty_every: int = 4  # steps between penalties, which then count as much more
-    images: int = 0  # of an epoch, each class with the same share; 0: as many as there are
+    images: int = 0  # of an epoch, each class with the same share; 0, and at most: all there are
     epochs: int = 100
     batch_size: int = 64
     lr: float = 8e-4

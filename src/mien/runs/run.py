@@ -82,7 +82,7 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
     """
     settings = recipe.changed()
     settings.pop("generator", None)
-    settings |= named_content(recipe)
+    settings |= named_content(recipe) | _revision(recipe, train)
     content = json.dumps(
         [
             TRAINING_CODE,
@@ -92,6 +92,14 @@ def run_name(recipe: Recipe, train: FaceSet, validation: FaceSet | None) -> str:
         ]
     )
     return f"{recipe.key}-{hashlib.sha256(content.encode()).hexdigest()[:10]}"
+
+
+def _revision(recipe: Recipe, train: FaceSet) -> dict[str, int]:
+    """Marks recipes that once computed something else under the same version of the code."""
+    weighed = train.weights is not None or recipe.conflicts == "weight"
+    mixed = (recipe.mixup or recipe.cutmix) and weighed  # both had the first image's weight
+    grown = recipe.start_size and recipe.epochs <= 3  # no epoch had the full size
+    return {"revision": 2} if mixed or grown else {}
 
 
 def named_content(recipe: Recipe) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +62,7 @@ class Search:
             f"search '{self.name}': no setting was trained in full. "
             f"{len(reasons)} of {len(self.trials)} trials failed"
             + (f", the first: {reasons[0]}" if reasons else "")
+            + "; what failed is not tried again: mend it and give the search another name"
         )
 
     @property
@@ -198,6 +199,7 @@ def tune(
     progress: str = "none",
     lease: float = 60,
     seed: int = 0,
+    before: Callable[[], object] | None = None,
 ) -> Search:
     """Search a space for the setting with the highest accuracy.
 
@@ -225,6 +227,7 @@ def tune(
     threads : that torch may use in each worker; by default all cores are shared out
     lease : seconds after which a silent worker's trial is given to another
     seed : of the sampler; that of the trainings is a setting of the recipe
+    before : called when all of this has been checked, before the first training
 
     Raises
     ------
@@ -255,6 +258,8 @@ def tune(
         description["content of teacher, weights or generator"] = named
     name = name or space.name
     table = TrialTable(storage, name, description, lease)
+    if before is not None:
+        before()
     if executor is None:
         executor = Local(workers)
         if workers > 1 and threads is None:

@@ -92,6 +92,7 @@ def work(objective: Objective, task: Task) -> int:
             with table.holding(trial):
                 value, measured = train(objective, task, trial)
         except (DataError, Disordered, Diverged, OutOfMemory, RecipeError) as error:
+            troubles = 0
             table.fail(trial, str(error))
             _say(task, trial, f"failed: {error}")
         except BaseException as error:

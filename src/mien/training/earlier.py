@@ -17,7 +17,7 @@ from mien.data.faceset import FaceSet
 from mien.errors import RecipeError
 from mien.images import Normalisation
 from mien.models.weights import load_weights, take_trained
-from mien.packaged import PACKAGED
+from mien.packaged import PACKAGED, sketched
 from mien.runs.environment import choose_device
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run, start_of
@@ -67,7 +67,7 @@ class Earlier:
         run = Run.open(folder)
         if not run.finished:
             raise RecipeError(f"{role}: {folder} is not finished; train it to its end first")
-        recipe, data = run.recipe, run.info["data"]
+        recipe, data = run.recipe, _sketched(run.info["data"])
         scratch = not recipe.teacher and recipe.weights in ("none", "imagenet")
         alone, channels = data["train"].get("alone", scratch), run.info["channels"]
         norm = Normalisation.from_dict(run.info["normalisation"])
@@ -83,7 +83,7 @@ class Earlier:
             json.loads(said[key]) for key in ("classes", "data", "channels", "normalisation")
         )
         recipe = Recipe.from_dict(tomllib.loads(said["recipe"]), "the packaged model")
-        norm = Normalisation.from_dict(norm)
+        data, norm = _sketched(data), Normalisation.from_dict(norm)
         return cls("the packaged model", tuple(classes), data, True, recipe, channels, norm, None)
 
     def check(self, role: str, train: FaceSet, validation: FaceSet | None) -> None:
@@ -138,6 +138,10 @@ class Earlier:
         model = build_model(self.recipe, len(self.classes), self.channels)
         take_trained(model, _packaged_state(), self.name, same_classes=True)
         return model.eval().to(choose_device(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _sketched(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**data, "train": sketched(data["train"])}
 
 
 def _packaged_state() -> dict[str, torch.Tensor]:

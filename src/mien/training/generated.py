@@ -19,7 +19,8 @@ def generated_faces(
     """The faces that lift the small classes of this training part; None where none are asked for.
 
     The generator is trained on the part itself, so that in a fold it sees nothing that the fold
-    holds out, and is found again where several trainings share it.
+    holds out, and is found again in `runs` where several trainings share it. A training on a node
+    of a cluster has a folder of its own there, and so a generator of its own.
 
     Raises
     ------
