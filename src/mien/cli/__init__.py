@@ -1,6 +1,6 @@
 """The command line: parse, call one function, print."""
 
-from mien.cli import (
+from mien.cli import (  # noqa: F401  each of them adds its commands
     balance,
     compare,
     data,
@@ -15,18 +15,4 @@ from mien.cli import (
 )
 from mien.cli.app import app, main
 
-__all__ = [
-    "app",
-    "balance",
-    "compare",
-    "data",
-    "evaluate",
-    "explain",
-    "export",
-    "main",
-    "predict",
-    "serve",
-    "study",
-    "train",
-    "tune",
-]
+__all__ = ["app", "main"]

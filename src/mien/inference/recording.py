@@ -15,7 +15,7 @@ import cv2
 from mien.errors import DataError, RunError
 from mien.inference.capture import for_ffmpeg, quiet
 from mien.inference.footage import Frame
-from mien.inference.rows import csv_text
+from mien.inference.rows import as_json, csv_text
 from mien.inference.tracks import Tracked
 from mien.runs.atomic import append
 
@@ -200,17 +200,8 @@ def _rows(batch: Sequence[Seen]) -> Iterator[dict[str, Any]]:
     """The faces of the chosen frames as JSON has them; probabilities to six places."""
     for seen in batch:
         for tracked in seen.faces if seen.frame.chosen else ():
-            face = tracked.face
-            yield {
-                "frame": seen.frame.number,
-                "time": round(seen.frame.time, 3),
-                "face": tracked.track,
-                "box": list(face.box),
-                "label": face.label,
-                "probabilities": {name: round(p, 6) for name, p in face.probabilities.items()},
-                "detection": None if face.detection is None else round(face.detection, 4),
-                "known": face.known,
-            }
+            where = {"frame": seen.frame.number, "time": round(seen.frame.time, 3)}
+            yield where | {"face": tracked.track} | as_json(tracked.face)
 
 
 def _json_lines(batch: Sequence[Seen]) -> str:

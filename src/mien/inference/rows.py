@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mien.errors import DataError, RunError
 from mien.inference.classifier import Face
@@ -186,18 +186,20 @@ def csv_rows(name: str, faces: Sequence[Face], table: Rows) -> str:
 
 def json_line(name: str, faces: Sequence[Face], model: str) -> str:
     """A picture as a line of JSON."""
-    found = [
-        {
-            "box": list(face.box),
-            "label": face.label,
-            "probabilities": {label: round(p, 6) for label, p in face.probabilities.items()},
-            "detection": None if face.detection is None else round(face.detection, 4),
-            "known": face.known,
-        }
-        for face in faces
-    ]
-    row = {"image": name, "faces": found, "model": model}
+    row = {"image": name, "faces": list(map(as_json, faces)), "model": model}
     return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def as_json(face: Face) -> dict[str, Any]:
+    """A face as files and the server give it, in digits that mean something."""
+    return {
+        "box": list(face.box),
+        "label": face.label,
+        "probabilities": {label: round(p, 6) for label, p in face.probabilities.items()},
+        "detection": None if face.detection is None else round(face.detection, 4),
+        "known": face.known,
+        "tilt": round(face.tilt, 1),
+    }
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

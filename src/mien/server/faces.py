@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mien.detection import crop
-from mien.inference import Classifier, Face
+from mien.inference import Classifier
+from mien.inference.rows import as_json
 from mien.pixels import letterbox, to_channels
 from mien.server.body import Box
 
@@ -34,7 +35,7 @@ def looker(classifier: Classifier) -> Callable[[Sequence[Picture]], list[Seen]]:
         found: Any = classifier.predict(
             [picture.pixels for picture in pictures], [picture.boxes for picture in pictures]
         )
-        seen = [[_as_answered(face) for face in faces] for faces in found]
+        seen = [[as_json(face) | {"attention": None} for face in faces] for faces in found]
         crops, wanted = [], []
         for picture, faces in zip(pictures, seen, strict=True):
             for face in faces if picture.attention else ():
@@ -51,15 +52,3 @@ def looker(classifier: Classifier) -> Callable[[Sequence[Picture]], list[Seen]]:
         return seen
 
     return look
-
-
-def _as_answered(face: Face) -> dict[str, Any]:
-    return {
-        "box": face.box,
-        "label": face.label,
-        "probabilities": {name: round(value, 6) for name, value in face.probabilities.items()},
-        "detection": face.detection,
-        "known": face.known,
-        "tilt": round(face.tilt, 1),
-        "attention": None,
-    }
