@@ -473,13 +473,14 @@ def test_an_older_file_is_not_written_over(tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == "of yesterday\n"
 
 
-def test_rows_that_a_kill_left_are_not_written_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["csv", "mp4"])
+def test_what_a_kill_left_is_not_written_over(tmp_path: Path, kind: str) -> None:
     film = written(tmp_path / "f.mp4", levels([9, 90]))
-    left = tmp_path / "faces.part.csv"
-    left.write_text("rows of a camera\n")
-    with pytest.raises(RunError, match=r"faces\.part\.csv: has the rows of a recording"):
-        watch(film, Brightness(), out=tmp_path / "faces.csv")
-    assert left.read_text() == "rows of a camera\n"
+    left = tmp_path / f"faces.part.{kind}"
+    left.write_text("of a camera\n")
+    with pytest.raises(RunError, match=rf"faces\.part\.{kind}: is of a recording that was stopped"):
+        watch(film, Brightness(), out=tmp_path / f"faces.{kind}")
+    assert left.read_text() == "of a camera\n"
 
 
 def test_names_that_ffmpeg_takes_for_something_else_are_read_or_refused(tmp_path: Path) -> None:
@@ -605,6 +606,7 @@ def test_a_camera_stopped_before_its_first_picture_was_drawn_is_said(
     stopping.predict = Interrupting(KeyboardInterrupt()).stop  # type: ignore[method-assign]
     with pytest.raises(RunError, match="before there was a frame"):
         watch(0, stopping, out=tmp_path / "copy.mp4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_drawn_copy_of_a_variable_rate_keeps_the_times(

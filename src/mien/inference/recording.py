@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -82,16 +83,7 @@ def table(out: Path, classes: Sequence[str]) -> Iterator[Record]:
         if the file cannot be written, or the part of another recording is there.
     """
     part, lines, begun = partial_of(out), _json_lines, False
-    # Unbuffered: what is handed over reaches the file at once, so that a kill tears no row.
-    with _saying(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = part.open("xb", buffering=0)
-        except FileExistsError:
-            raise RunError(
-                f"{part}: has the rows of a recording that was stopped, or still runs; rename it, "
-                "remove it, or write elsewhere"
-            ) from None
+    file = _part(out)
 
     def record(batch: Sequence[Seen]) -> None:
         nonlocal begun
@@ -126,15 +118,15 @@ def film(out: Path, rate: float) -> Iterator[Record]:
     Raises
     ------
     RunError
-        if OpenCV has no encoder, or the file is not whole at the end, as on a full disk.
+        if OpenCV has no encoder, the file is not whole at the end, as on a full disk, or the part
+        of another recording is there.
     """
     from mien.inference.annotate import annotate
 
     # MPEG-4 counts time in at most 65,535 parts a second, and OpenCV writes 118.347 as 118347/1000.
     rate = round(rate, 2) if rate > 65 else rate
     part, written, held = partial_of(out), 0, None
-    with _saying(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
+    _part(out).close()
     writer = cv2.VideoWriter()
     size = (0, 0)
 
@@ -160,6 +152,8 @@ def film(out: Path, rate: float) -> Iterator[Record]:
             writer.write(held)
             written += 1
     finally:
+        if not writer.isOpened():  # there was not one frame, so there is nothing to keep
+            part.unlink(missing_ok=True)
         writer.release()
     if not written:
         raise RunError(f"{out}: was not written: it ended before there was a frame to draw")
@@ -171,6 +165,23 @@ def film(out: Path, rate: float) -> Iterator[Record]:
         raise RunError(f"{out}: cannot be written whole; make room on the disk, or write a .csv")
     with _saying(out):
         os.replace(part, out)
+
+
+def _part(out: Path) -> FileIO:
+    """The file at `partial_of(out)`, new and empty, in a folder that is made where it is missing.
+
+    It is unbuffered: what is handed over reaches it at once, so that a kill tears no row.
+    """
+    part = partial_of(out)
+    with _saying(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return part.open("xb", buffering=0)
+        except FileExistsError:
+            raise RunError(
+                f"{part}: is of a recording that was stopped, or still runs; rename it, remove it, "
+                "or write elsewhere"
+            ) from None
 
 
 def _open(writer: cv2.VideoWriter, out: Path, rate: float, size: tuple[int, int]) -> None:
