@@ -43,6 +43,7 @@ from mien.errors import MienError
 from mien.inference import Classifier
 from mien.server import Limits, create_app
 from mien.server.batching import Batcher
+from mien.server.limits import DECODE_SIZE
 from mien.server.listen import Punctual, bound, is_loopback
 from mien.server.metrics import Histogram, Metrics
 
@@ -647,7 +648,7 @@ def test_a_full_queue_sends_away_and_forgets_nobody() -> None:
 
 def test_bodies_and_pictures_share_one_budget_of_memory() -> None:
     gated = Gated()
-    limits = {"body_mb": 0.02, "megapixels": 1.0, "memory_mb": 24.0}
+    limits = {"body_mb": 0.02, "megapixels": 1.0, "memory_mb": 34.0}
     large = png(np.zeros((1000, 1000), np.uint8))  # 2.9 MiB decoded
     with client_of(gated, **limits) as client, ThreadPoolExecutor(1) as pool:
         inside = pool.submit(client.post, "/v1/predict", files=files(large))
@@ -671,7 +672,7 @@ def test_what_decoding_takes_counts_while_it_lasts(
         return mien.server.body.pixels_of(sent)
 
     monkeypatch.setattr(mien.server.app, "pixels_of", slow)
-    large = files(png(np.zeros((1000, 1000), np.uint8)))  # 22 MiB while it is decoded, then 3
+    large = files(png(np.zeros((1000, 1000), np.uint8)))  # 31 MiB while it is decoded, then 3
     limits = {"body_mb": 0.02, "megapixels": 1.0, "memory_mb": 40.0}
     with client_of(classifier, **limits) as client, ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, "/v1/predict", files=large)
@@ -680,6 +681,28 @@ def test_what_decoding_takes_counts_while_it_lasts(
         go.set()
         assert first.result().status_code == 200
         assert client.post("/v1/predict", files=large).status_code == 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells the peak of memory")
+def test_a_transparent_webp_takes_no_more_memory_than_is_counted(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (250, 250, 4), np.uint8)
+    for name, times in (("small", 1), ("large", 8)):
+        image = Image.fromarray(noise.repeat(times, 0).repeat(times, 1))
+        image.save(tmp_path / name, "WEBP", lossless=True, method=0)
+    program = """
+import sys
+from pathlib import Path
+from mien.pixels import decode
+def peak(name):
+    data = Path(name).read_bytes()
+    decode(data, name)
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+print(-peak("small") + peak("large"))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert 0 < int(ran.stdout) / 2000**2 < 3 + DECODE_SIZE
 
 
 def test_an_answer_that_takes_too_long_is_given_up_and_its_picture_left_out() -> None:
@@ -820,7 +843,7 @@ def test_limits_that_contradict_each_other_are_refused() -> None:
         ({"batch": "0"}, "above 0"),
         ({"images": "200"}, "raise queue"),
         ({"megapixels": "81"}, "at most 80"),
-        ({"memory_mb": "100"}, "one full request needs 1161"),
+        ({"memory_mb": "100"}, "one full request needs 1670"),
     ):
         with pytest.raises(MienError, match=re.escape(reason)):
             Limits.from_text(settings)
