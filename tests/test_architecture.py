@@ -13,14 +13,14 @@ import mien
 
 PACKAGE = Path(mien.__file__).parent
 FLOORS = {
-    "errors": 0, "jsonable": 0, "pixels": 0, "packaged": 0, "runtime": 0,
+    "headers": -1, "errors": 0, "jsonable": 0, "pixels": 0, "packaged": 0, "runtime": 0,
     "data": 1, "metrics": 2, "runs": 3, "detection": 3,
     "images": 4, "models": 4, "executors": 4, "plots": 4, "inference": 5, "balance": 5,
     "training": 6, "search": 7, "evaluation": 7, "export": 7, "explanation": 7, "study": 8,
     "report": 9, "server": 10, "cli": 11,
 }  # fmt: skip
 NEEDS_NO_TORCH = (
-    "errors", "jsonable", "pixels", "runtime", "data", "metrics", "plots", "detection",
+    "errors", "headers", "jsonable", "pixels", "runtime", "data", "metrics", "plots", "detection",
     "inference", "server", "cli",
 )  # fmt: skip
 

@@ -29,14 +29,18 @@ def photo(height: int = 40, width: int = 60) -> np.ndarray:
     return np.stack(bands, -1).astype(np.uint8)
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """One of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def segment(kind: int, data: bytes) -> bytes:
+    """One of a JPEG."""
+    return struct.pack(">BBH", 255, kind, len(data) + 2) + data
+
+
 def empty_png(width: int, height: int) -> bytes:
     """A PNG with a header and no pixels at all."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
@@ -224,13 +228,139 @@ def test_only_one_or_three_channels_exist():
         to_channels(photo(), 2)
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
-    file = io.BytesIO()
-    Image.new("L", (64, 64), 90).save(file, "JPEG", progressive=True)
-    data = file.getvalue()
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(pictures: int) -> None:
+    data = encoded(Image.new("L", (64, 64), 90), "JPEG", progressive=True)
+    # An index of two pictures (CIPA DC-007) makes Pillow call it MPO.
+    tags = [(0xB000, 7, 4, b"0100"), (0xB001, 4, 1, struct.pack(">I", pictures))]
+    tags.append((0xB002, 7, 16 * pictures, struct.pack(">I", 50)))
+    index = struct.pack(">H", 3) + b"".join(struct.pack(">HHI4s", *tag) for tag in tags) + bytes(4)
+    index = b"MPF\0MM\0*" + struct.pack(">I", 8) + index + bytes(16 * pictures)
+    data = data[:2] + segment(0xE2, index) + data[2:]
+    assert Image.open(io.BytesIO(data)).format == ("JPEG" if pictures == 1 else "MPO")
     begin = data.rindex(b"\xff\xda")
     many = data[:begin] + data[begin:-2] * 300 + data[-2:]
     assert decode(data, "a.jpg").shape == (64, 64)
     for read in (decode, measure):
         with pytest.raises(DataError, match=r"b\.jpg: a JPEG of more than 200 scans"):
             read(many, "b.jpg")
+
+
+EXIF = segment(0xE1, b"Exif\0\0" + b"MM\0*\0\0\0\x08" + bytes(6))
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (EXIF * 2000, "1,000 segments"),
+        (segment(0xFE, b"") * 2000, "1,000 segments"),
+        (segment(0xFE, bytes(60_000)) * 20, "a MiB of tables and comments"),
+        (EXIF + bytes(2**21), "a MiB of tables and comments"),
+        (b"\xff" * 2**21, "a MiB of tables and comments"),
+        (segment(0xE1, bytes(60_000)) * 100 + segment(0xFE, b"by me"), None),
+        (EXIF + b"\xff\xd0\0\xff\0\xff\xff", None),
+    ],
+    ids=["Exif", "comments", "long comments", "junk", "padding", "applications", "little junk"],
+)
+def test_what_stands_before_the_scans_of_a_jpeg_is_bounded(header: bytes, reason: str) -> None:
+    data = encoded(Image.fromarray(photo()), "JPEG")
+    data = data[:2] + header + data[2:]
+    for read in (decode, measure):
+        if reason is None:
+            read(data, "a.jpg")
+            continue
+        with pytest.raises(DataError, match=rf"a\.jpg: a JPEG of more than {reason}"):
+            read(data, "a.jpg")
+
+
+UNUSED = (
+    chunk(b"zTXt", b"exif\0\0" + zlib.compress(bytes(2**20))),
+    chunk(b"iTXt", b"my exif\0\1\0\0\0" + zlib.compress(bytes(2**20))),
+    chunk(b"tEXt", b"Raw profile type exif\0\nexif\n4\n45786966\n"),
+    chunk(b"iCCP", b"any\0\0" + zlib.compress(bytes(2**20))),
+)
+
+
+@pytest.mark.parametrize("unused", UNUSED, ids=["zTXt", "iTXt", "tEXt", "iCCP"])
+def test_a_png_is_read_without_what_it_says_in_words(
+    monkeypatch: pytest.MonkeyPatch, unused: bytes
+) -> None:
+    opened = []
+    given = Image.open
+
+    def seen(file: io.BytesIO, **options: object) -> Image.Image:
+        opened.append(file.getvalue())
+        return given(file, **options)
+
+    monkeypatch.setattr(Image, "open", seen)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [Image.fromarray(photo()[..., band]) for band in range(3)]
+    still = encoded(frames[0], exif=exif)
+    moving = encoded(frames[0], save_all=True, append_images=frames[1:])
+    for data in (still, moving):
+        place = data.index(b"IDAT") - 4
+        told = (
+            data[:33] + unused * 3 + data[33:place] + unused + data[place:-12] + unused + data[-12:]
+        )
+        assert measure(told, "a.png") == measure(data, "a.png")
+        np.testing.assert_array_equal(decode(told, "a.png"), decode(data, "a.png"))
+        assert set(opened) == {data}
+        opened.clear()
+        # What is damaged is said as before, and what stands before the damage costs as little.
+        cut = data[: place + 30]
+        said = []
+        for half in (cut, told[:33] + unused * 3 + cut[33:]):
+            with pytest.raises(DataError) as error:
+                decode(half, "a.png")
+            said.append(str(error.value))
+        assert said[0] == said[1]
+        assert "truncated" in said[0]
+        assert set(opened) == {cut}
+        opened.clear()
+
+
+def test_the_orientation_of_a_png_may_stand_behind_its_pixels() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(photo()), exif=exif)
+    begin = data.index(b"eXIf") - 4
+    end = data.index(b"IDAT") - 4
+    late = data[:begin] + UNUSED[1] + data[end:-12] + data[begin:end] + data[-12:]
+    np.testing.assert_array_equal(decode(late, "a.png"), decode(data, "a.png"))
+    assert decode(late, "a.png").shape == (60, 40, 3)
+
+
+def test_a_png_of_very_many_chunks_is_refused() -> None:
+    data = encoded(Image.fromarray(photo()))
+    few, many = (data[:33] + chunk(b"abCd", b"") * count + data[33:] for count in (1000, 100_000))
+    assert measure(few, "a.png") == (40, 60, 3)
+    for read in (decode, measure):
+        with pytest.raises(DataError, match=r"a\.png: a PNG of more than 100,000 chunks"):
+            read(many, "a.png")
+
+
+@pytest.mark.parametrize("label", [b"!\xfe", b"!\x01"])
+def test_a_gif_of_very_many_blocks_is_refused(label: bytes) -> None:
+    data = encoded(Image.fromarray(photo()[..., 0]), "GIF")
+    place = 13 + (3 << (data[10] & 7) + 1)  # behind the palette
+    few, many = (
+        data[:place] + label + b"\2ab" * count + b"\0" + data[place:] for count in (9, 200_000)
+    )
+    assert measure(few, "a.gif") == measure(data, "a.gif")
+    for read in (decode, measure):
+        with pytest.raises(DataError, match=r"a\.gif: a GIF of more than 200,000 blocks"):
+            read(many, "a.gif")
+
+
+def test_a_large_bmp_in_run_length_code_is_refused() -> None:
+    def bmp(width: int, height: int) -> bytes:
+        rows = b"\1\0\0\0" * height + b"\0\1"  # each of one pixel, and the end
+        about = (40, width, height, 1, 8, 1, len(rows), 0, 0, 256, 0)
+        head = struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078)
+        return b"BM" + head + struct.pack("<IiiHHIIiiII", *about) + bytes(1024) + rows
+
+    assert decode(bmp(50, 40), "a.bmp").shape[:2] == (40, 50)
+    for read in (decode, measure):
+        with pytest.raises(DataError, match=r"a\.bmp: a run-length BMP of more than 4 million"):
+            read(bmp(2001, 2000), "a.bmp")
