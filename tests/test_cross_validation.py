@@ -76,6 +76,18 @@ def test_asking_again_trains_nothing_and_gives_the_same(
     assert validated(tmp_path, folds).to_dict() == first.to_dict()
 
 
+def test_a_set_whose_splits_have_other_names_takes_the_same_runs(tmp_path: Path) -> None:
+    folds = k_fold(faces(), 2)
+    first = validated(tmp_path, folds)
+    renamed = replace(faces(), split=np.char.add("my ", faces().split))
+    again = cross_validate(
+        TWO, renamed, "k-fold", folds, executor=Local(), runs=tmp_path, progress="none"
+    )
+    assert not again.failures
+    assert again.runs == first.runs
+    np.testing.assert_array_equal(again.accuracy, first.accuracy)
+
+
 def test_a_fold_that_fails_is_reported_and_the_others_are_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

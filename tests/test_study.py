@@ -132,6 +132,39 @@ def test_a_study_asked_for_again_trains_nothing(faces: FaceSet, tmp_path: Path) 
     assert len((tmp_path / "out/openings.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_study_of_renamed_splits_takes_the_runs_as_they_are(
+    faces: FaceSet, tmp_path: Path
+) -> None:
+    scale = tiny_scale(TINY, TINY.but(attention="cbam"))
+    first = study(faces, scale, tmp_path)
+    renamed = replace(faces, split=np.where(faces.split == "validation", "val", faces.split))
+    for found, before in zip(
+        study(renamed, scale, tmp_path)["models"], first["models"], strict=True
+    ):
+        assert found["run"] == before["run"]
+        assert found["metrics"]["val"] == before["metrics"]["validation"]
+
+
+def test_a_study_predicts_and_explains_on_its_device(
+    faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def predict(run: Run, faces: FaceSet, splits: list[str], device: str = "cpu") -> None:
+        asked.append(device)
+
+    def explain(*_: object, device: str = "cpu", **__: object) -> tuple[dict, dict]:
+        asked.append(device)
+        return {}, {}
+
+    monkeypatch.setattr(study_module, "choose_device", lambda device: device or "the one here")
+    monkeypatch.setattr("mien.study.results.predict_splits", predict)
+    monkeypatch.setattr("mien.study.explaining.explain_split", explain)
+    scale = tiny_scale(TINY.but(attention="cbam"))
+    study(faces, scale, tmp_path, executor=Local(), device="cpu")
+    assert asked == ["the one here"] * 2
+
+
 def test_a_model_trained_after_the_test_was_opened_is_named(
     faces: FaceSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,7 +86,7 @@ def train(
     print(f"run: {run.path}")
     if records:
         print(f"record: {run.write_record(records)}")
-    _print_metrics(run, parts.validation, faces)
+    _print_metrics(run, parts.validation)
     next_step(command("predict", "PHOTOS", "--run", run.path, "--out", "predictions.csv"))
 
 
@@ -152,10 +152,10 @@ def recipe_of(
     return Recipe.from_dict(settings, "--set" if changes else "[base]" if base else name)
 
 
-def _print_metrics(run: Any, split: str, faces: Any) -> None:
+def _print_metrics(run: Any, split: str) -> None:
     from mien.metrics import evaluate
 
-    found = run.predictions(split)
+    found = run.predictions(run.validation_split)
     metrics = evaluate(found.probabilities, found.labels, run.classes)
     low, high = metrics.accuracy_interval
     print(

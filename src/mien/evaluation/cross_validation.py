@@ -223,14 +223,11 @@ def _run_of(job: Job, name: str) -> Run:
 
 def _measure(run: Run, faces: FaceSet, fold: Fold) -> dict[str, float]:
     """The scores on the images that the fold holds out."""
-    # A training keeps what it predicted for its validation part under the split of its first image,
-    # whatever other splits stand in it: here usually the very split that was trained on.
-    split = str(faces.split[fold.held_out[0]])
-    found = run.predictions(split)
+    found = run.predictions(run.validation_split)
     if not np.array_equal(found.labels, faces.labels[fold.held_out]):
         raise RunError(
-            f"{run.path}: its predictions for '{split}' are not for the images that {fold.name} "
-            "holds out; remove the run folder and train again"
+            f"{run.path}: its predictions are not for the images that {fold.name} holds out; "
+            "remove the run folder and train again"
         )
     metrics = evaluate(found.probabilities, found.labels, run.classes)
     return {score: getattr(metrics, score) for score in SCORES}

@@ -17,7 +17,7 @@ STEPS = 6
 
 
 def explain_best(
-    trained: Mapping[str, Run], held_out: FaceSet, each: int
+    trained: Mapping[str, Run], held_out: FaceSet, each: int, device: str
 ) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
     """Explain the CBAM model with the highest accuracy on the validation split.
 
@@ -26,6 +26,7 @@ def explain_best(
     trained : finished runs by key; those without weights (records) cannot be asked
     held_out : the validation split
     each : faces of a predicted class
+    device : as of `explain_split`
 
     Returns
     -------
@@ -38,13 +39,14 @@ def explain_best(
     ]
     if not able:
         return None, {}
-    best = max(able, key=lambda run: _accuracy(run, held_out.split[0]))
+    best = max(able, key=_accuracy)
     print(f"study: what {best.recipe.title} looks at", file=sys.stderr)
-    return explain_split(best, held_out, count=each * len(best.classes), steps=STEPS)
+    count = each * len(best.classes)
+    return explain_split(best, held_out, count=count, steps=STEPS, device=device)
 
 
-def _accuracy(run: Run, split: str) -> float:
+def _accuracy(run: Run) -> float:
     """Without the images that stand in training too, where the run noted them."""
-    found = run.predictions(split)
+    found = run.predictions(run.validation_split)
     right = found.probabilities.argmax(1) == found.labels
     return float(right.mean() if found.seen is None else right[~found.seen].mean())

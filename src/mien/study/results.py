@@ -50,6 +50,7 @@ class StudyResults:
     scale, plan : what is trained
     out, runs, records : folders, as in `run_study`
     command, source : how the study was called, and where the data came from
+    device : that predicts and explains
     failures : by key of the model, why its training did not finish
     searches, validations : what `mien.study.further` found, by key
     balance, balance_sheets : what `balance_classes` found; None and nothing without a generator
@@ -65,6 +66,7 @@ class StudyResults:
     records: Path | None
     command: str
     source: str
+    device: str
     failures: dict[str, str] = field(default_factory=dict)
     searches: dict[str, dict[str, Any]] = field(default_factory=dict)
     validations: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -111,7 +113,10 @@ class StudyResults:
             for run in trained.values():
                 run.write_record(self.out / "records")
             results["explanation"], pictures = explain_best(
-                trained, self.faces[self.parts.validation], 1 if self.scale.toy else 6
+                trained,
+                self.faces[self.parts.validation],
+                1 if self.scale.toy else 6,
+                self.device,
             )
             write_sheets(
                 self.out / "sheets.npz",
@@ -172,9 +177,9 @@ class StudyResults:
             return row | {"state": "not run", "why": why}
         test = [self.parts.test] if self.parts.test else []
         if measure and run.weights_path.exists():
-            predict_splits(run, self.faces, test)
+            predict_splits(run, self.faces, test, self.device)
         spent = ("training_images_per_second", "train_seconds", "peak_memory_gb")
-        last = run.predictions(self.parts.validation).probabilities.argmax(1)
+        last = run.predictions(run.validation_split).probabilities.argmax(1)
         return row | {
             "state": "finished",
             "run": run.name,
@@ -215,9 +220,10 @@ class StudyResults:
 
     def _predicted(self, run: Run) -> dict[str, Predictions]:
         """The run's predictions for the splits as they are now."""
-        there = [split for split in run.predicted if split in self.faces.splits]
-        found = {split: run.predictions(split) for split in there}
-        return {split: p for split, p in found.items() if p.are_of(self.faces[split])}
+        now = {run.validation_split: self.parts.validation}
+        found = {now.get(split, split): run.predictions(split) for split in run.predicted}
+        there = {split: p for split, p in found.items() if split in self.faces.splits}
+        return {split: p for split, p in there.items() if p.are_of(self.faces[split])}
 
     def _open(self, runs: Sequence[Run]) -> None:
         """Write down, before they are predicted, for which runs the labelled test is opened."""

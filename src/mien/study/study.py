@@ -86,8 +86,11 @@ def run_study(
     validation_rows = np.flatnonzero(faces.split == parts.validation)
     plan = [*scale.plan, *extra]
     train = faces[rows]
-    results = StudyResults(faces, parts, train, scale, plan, out, runs, records, command, source)
-    if executor is None and emulates_bfloat16(choose_device(device)):
+    here = choose_device(None if executor else device)  # an executor's may be of other machines
+    results = StudyResults(
+        faces, parts, train, scale, plan, out, runs, records, command, source, str(here)
+    )
+    if executor is None and emulates_bfloat16(here):
         single = [
             planned if results.run_of(planned) else _in_single_precision(planned)
             for planned in plan
