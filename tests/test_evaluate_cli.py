@@ -24,8 +24,10 @@ from mien.evaluation.corruptions import CORRUPTIONS
 from mien.evaluation.openings import read_openings, write_openings
 from mien.evaluation.part import part_of
 from mien.evaluation.trained import Trained, attention_pairs, open_all, remembered
+from mien.export import export_onnx
 from mien.inference import load
 from mien.runs.recipe import Recipe
+from mien.runs.run import Run
 from mien.training import fit, predict_probabilities
 
 PACKAGED = Path(__file__).parents[1] / "src/mien/inference/fer2013.onnx"
@@ -252,6 +254,24 @@ def test_a_model_of_the_set_lifted_is_one_of_the_set() -> None:
     assert f"was trained on {len(part)} of these images at least" in found.notes[1]
 
 
+def test_a_model_that_may_know_more_than_its_training_part_is_named() -> None:
+    faces = draw_faces(210, size=24)
+    known = model(faces, "train")
+    taught = replace(
+        known,
+        trained_on={**known.trained_on, "alone": False},
+        watched=faces["validation"].fingerprint,
+    )
+    own = replace(taught, trained_on={**known.trained_on, "alone": True})
+    other = replace(faces, images=255 - faces.images, name="other")
+    for measured, split in ((faces, "test"), (faces, "all"), (other, "validation")):
+        (note,) = (n for n in part_of(measured, [taught], split).notes if "began from" in n)
+        assert note.startswith("m began from, or was taught by, what may know more than its own")
+        assert not any("began from" in n for n in part_of(measured, [own], split).notes)
+    # images that it may have learned from were refused when it was trained
+    assert part_of(faces, [taught]).notes == ()
+
+
 def test_all_of_a_set_with_a_test_split_opens_it_and_a_foreign_set_of_one_split_does_not() -> None:
     faces = draw_faces(210, size=24)
     stranger = replace(model(faces, "train"), trained_on={})
@@ -380,6 +400,13 @@ def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         file.write_bytes(PACKAGED.read_bytes())
     titles = [model.title for model in open_all(files)]
     assert all(title.endswith(str(file)) for title, file in zip(titles, files, strict=True))
+
+
+def test_a_run_and_its_file_know_what_they_watched(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = Run.open(runs["none"])
+    export_onnx(run, tmp_path / "model.onnx")
+    watched = {one.watched for one in open_all([run.path, tmp_path / "model.onnx"])}
+    assert watched == {run.info["data"]["validation"]["fingerprint"]}
 
 
 def test_probabilities_of_a_run_are_those_of_predict_probabilities(runs: dict[str, Path]) -> None:

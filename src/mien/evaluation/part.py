@@ -120,6 +120,12 @@ def _unseen(
     seen, notes = np.zeros(len(part), bool), []
     looked: set[str] = set()
     for model in models:
+        # what it learned from was kept from the part that it watched, by `mien.training.earlier`
+        if model.trained_on.get("alone") is False and model.watched != part.fingerprint:
+            notes.append(
+                f"{model.title} began from, or was taught by, what may know more than its own "
+                "training part: whether some of these images are among that cannot be told"
+            )
         train = _training_part(faces, model)
         if train is None:
             known = part.among(model.trained_on.get("sketch", ""))

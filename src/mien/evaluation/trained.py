@@ -37,6 +37,7 @@ class Trained:
     recipe : None where it is not known, or of another version
     digest : SHA-256 of its weights or its file
     single : one network that sees a face once
+    watched : fingerprint of its validation part; empty where it had none, or where it is unknown
     """
 
     name: str
@@ -49,6 +50,7 @@ class Trained:
     recipe: Recipe | None
     digest: str
     single: bool = True
+    watched: str = ""
 
 
 def open_all(paths: Sequence[Path], device: str | None = None) -> list[Trained]:
@@ -162,6 +164,7 @@ def _run(path: Path, device: str | None) -> Trained:
         sketched(run.info["data"]["train"]),
         run.recipe,
         digest_of(run.weights_path),
+        watched=run.info["data"].get("validation", {}).get("fingerprint", ""),
     )
 
 
@@ -170,6 +173,7 @@ def _file(path: Path) -> Trained:
 
     model = load(path)
     said = model.metadata
+    data = json.loads(said.get("data", "{}"))
     try:
         recipe = Recipe.from_dict(tomllib.loads(said.get("recipe", "")), source=str(path))
     except (RecipeError, tomllib.TOMLDecodeError):  # a file of another version is still a model
@@ -182,8 +186,9 @@ def _file(path: Path) -> Trained:
         model.size,
         model.channels,
         model.predict_proba,
-        sketched(json.loads(said.get("data", "{}")).get("train", {})),
+        sketched(data.get("train", {})),
         recipe if "recipe" in said else None,
         digest_of(path),
         single,
+        data.get("validation", {}).get("fingerprint", ""),
     )
