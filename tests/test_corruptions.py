@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -232,6 +234,15 @@ def test_where_two_models_always_differ_alike_nothing_is_tested() -> None:
     assert claims["eyes"].accuracy_holm is None
     assert claims["blur"].accuracy is not None
     assert claims["blur"].accuracy.p == 1
+
+
+def test_fifths_that_differ_alike_up_to_rounding_are_not_tested() -> None:
+    def under(*right_of_five: int) -> Robustness:
+        rows = np.arange(5)[:, None] < np.array(right_of_five)
+        return replace(robustness(1, {}, n=2), right=dict.fromkeys(CORRUPTIONS, rows))
+
+    for claim in claims_of(under(4, 3), under(5, 4)):
+        assert (claim.accuracy, claim.loss) == (None, None)
 
 
 def test_models_measured_on_other_images_are_not_compared() -> None:

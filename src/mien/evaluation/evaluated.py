@@ -34,7 +34,7 @@ def evaluate_models(
         sharpness and asymmetry come by themselves
     corruptions : also measure under each of `CORRUPTIONS`, and test CBAM's claim on every two
         models that differ in it alone
-    seed : of the corruptions, bootstraps and permutations
+    seed : of the corruptions, paired bootstraps and permutations
     progress : is told what is measured next
 
     Returns

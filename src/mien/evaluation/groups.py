@@ -209,7 +209,6 @@ def by_group(
     classes: tuple[str, ...],
     columns: Mapping[str, np.ndarray],
     *,
-    minimum: int = MINIMUM,
     seed: int = 0,
 ) -> dict[str, Grouped]:
     """Measure a model on each group, and test the largest difference of each grouping.
@@ -218,7 +217,6 @@ def by_group(
     ----------
     probabilities, labels : float ``[n, C]`` and int ``[n]`` of the images that are measured on
     columns : by name of the grouping, str ``[n]``; those given together are one family for Holm
-    minimum : images that a group needs to be compared
     seed : of the permutations
     """
     from mien.evaluation.ranks import holm
@@ -230,7 +228,7 @@ def by_group(
             str(group): measured(probabilities[column == group], labels[column == group], classes)
             for group in np.unique(column[column != NONE])
         }
-        compared = [group for group, found in groups[name].items() if found.n >= minimum]
+        compared = [group for group, found in groups[name].items() if found.n >= MINIMUM]
         if len(compared) > 1:
             counts = {group: int(right[column == group].sum()) for group in compared}
             gaps[name] = _gap(counts, {g: groups[name][g].n for g in compared}, seed)
@@ -238,7 +236,7 @@ def by_group(
     return {
         name: Grouped(
             found,
-            tuple(group for group, one in found.items() if one.n < minimum),
+            tuple(group for group, one in found.items() if one.n < MINIMUM),
             int((columns[name] == NONE).sum()),
             Gap(*gaps[name], p_holm=float(adjusted[name])) if name in gaps else None,
         )

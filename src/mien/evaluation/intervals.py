@@ -44,9 +44,7 @@ def newcombe_interval(
     )
 
 
-def macro_f1_interval(
-    confusion: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
+def macro_f1_interval(confusion: np.ndarray) -> tuple[float, float]:
     """Percentile bootstrap interval of the macro F1 score, by drawing images anew.
 
     To draw images with replacement is to draw the cells of the confusion matrix from a multinomial
@@ -57,17 +55,15 @@ def macro_f1_interval(
     confusion : int ``[C, C]``, rows are the true classes
     """
     n, c = int(confusion.sum()), len(confusion)
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n, confusion.reshape(-1) / n, resamples).reshape(-1, c, c)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(n, confusion.reshape(-1) / n, RESAMPLES).reshape(-1, c, c)
     support, both = drawn.sum(2), drawn.sum(2) + drawn.sum(1)
     right = drawn.diagonal(axis1=1, axis2=2)
     f1 = np.divide(2 * right, both, out=np.zeros(both.shape), where=both > 0)
     return _middle((f1 * (support > 0)).sum(1) / (support > 0).sum(1))
 
 
-def ratio_interval(
-    first: np.ndarray, second: np.ndarray | None = None, resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float]:
+def ratio_interval(first: np.ndarray, second: np.ndarray | None = None) -> tuple[float, float]:
     """Percentile bootstrap interval of the ratio of two means over the same images.
 
     Parameters
@@ -77,11 +73,11 @@ def ratio_interval(
     """
     n = len(first)
     below = np.ones(n) if second is None else np.asarray(second, float)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     ratios = []
     rows = max(1, _CHUNK // n)
-    for done in range(0, resamples, rows):
-        drawn = rng.integers(n, size=(min(rows, resamples - done), n))
+    for done in range(0, RESAMPLES, rows):
+        drawn = rng.integers(n, size=(min(rows, RESAMPLES - done), n))
         a, b = np.asarray(first, float)[drawn].sum(1), below[drawn].sum(1)
         ratios.append(a[b > 0] / b[b > 0])
     return _middle(np.concatenate(ratios))

@@ -186,9 +186,9 @@ def paper_recipe(model: str, attention: str, setting: str = "tuned") -> Recipe:
     )
 
 
-def _six(recipe: Recipe, setting: str = "default") -> tuple[Planned, ...]:
+def _six(recipe: Recipe) -> tuple[Planned, ...]:
     return tuple(
-        Planned(FAMILIES[model], attention, setting, recipe.but(model=model, attention=attention))
+        Planned(FAMILIES[model], attention, "default", recipe.but(model=model, attention=attention))
         for model, attention in SIX
     )
 
