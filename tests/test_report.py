@@ -389,6 +389,9 @@ def test_what_the_paper_has_and_this_study_has_not_is_said(study):
     for what in ("generated", "tuning", "k-fold cross-validation", "5x2", "final test split"):
         assert what in text
     assert {row["state"] for row in rows_of(out, "not-run")} == {"not run"}
+    phases = [row["what"] for row in rows_of(out, "not-run")][:4]
+    said = dict(summary(made_up_results()))["What was not run"]
+    assert said == f"{', '.join(phases[:3])} and {phases[3]}.".capitalize()
     assert "differences between models are not tested here" in page
 
 

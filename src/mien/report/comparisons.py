@@ -65,7 +65,7 @@ def means(validation: Validation, context: str) -> Table:
 
     return Table(
         f"folds-{validation['key']}",
-        f"{scheme_of(validation)[0].upper()}{scheme_of(validation)[1:]}: means over the folds",
+        f"{scheme_of(validation)}: means over the folds",
         [
             Column("model"),
             Column("accuracy", percent, "%"),
@@ -78,7 +78,7 @@ def means(validation: Validation, context: str) -> Table:
             Column("epochs", count),
         ],
         rows,
-        notes=[f"{validation['note'][0].upper()}{validation['note'][1:]}.", *_settings(validation)],
+        notes=[f"{validation['note'].capitalize()}.", *_settings(validation)],
         context=context,
     )
 
@@ -97,7 +97,7 @@ def folds(validation: Validation, context: str) -> Table:
     """The accuracy of every model on every fold."""
     return Table(
         f"folds-{validation['key']}-each",
-        f"{scheme_of(validation)[0].upper()}{scheme_of(validation)[1:]}: accuracy on each fold",
+        f"{scheme_of(validation)}: accuracy on each fold",
         [
             Column("fold"),
             Column("trained on", count),

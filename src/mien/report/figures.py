@@ -34,7 +34,7 @@ def all_figures(results: Results, sheets: Sheets) -> dict[str, Figure]:
         *diagram_of_cbam(results),
         framework(results),
         *class_counts(results),
-        *steps(results, sheets),
+        *steps(sheets),
         *features(results, sheets),
         *generator(results, sheets),
         *networks(results),
@@ -78,7 +78,7 @@ def class_counts(results: Results) -> Iterator[Figure]:
         if part:
             yield Figure(
                 name,
-                f"Images per class in {what} ({_list(part)}; after {of})",
+                f"Images per class in {what} ({', '.join(part)}; after {of})",
                 "; ".join(f"{s}: {_counts(data['classes'], n)}" for s, n in part.items()),
                 figure_of(plots.class_bars(None, part, data["classes"])),
             )
@@ -88,11 +88,7 @@ def _counts(classes: list[str], counts: np.ndarray) -> str:
     return ", ".join(f"{name} {n:,}" for name, n in zip(classes, counts, strict=True))
 
 
-def _list(names: Any) -> str:
-    return ", ".join(names)
-
-
-def steps(results: Results, sheets: Sheets) -> Iterator[Figure]:
+def steps(sheets: Sheets) -> Iterator[Figure]:
     """The same images after each step of preparation (Figs. 7-8)."""
     if "step_titles" in sheets:
         titles = [str(title) for title in sheets["step_titles"]]
@@ -206,7 +202,7 @@ def _curves(name: str, models: list[Model], of: str, split: str) -> Iterator[Fig
         yield Figure(
             name,
             f"Loss and accuracy by epoch, training (dashed) and {split} (full line): "
-            f"{_list(logs)} ({of})",
+            f"{', '.join(logs)} ({of})",
             "; ".join(
                 f"{title}: {len(log)} epochs, validation accuracy {_percent(log[-1])} at the end"
                 for title, log in logs.items()

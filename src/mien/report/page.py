@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from mien import plots
 from mien.report.comparisons import scheme_of, validations
 from mien.report.drawing import Figure, write_figures
 from mien.report.figures import all_figures
+from mien.report.provenance import phases_not_run
 from mien.report.results import (
     Results,
     evaluated_splits,
@@ -208,14 +208,9 @@ def _test(results: Results) -> str:
 
 
 def _not_run(results: Results) -> str:
-    missing: list[Any] = [m["title"] for m in results["models"] if m["state"] != "finished"]
-    done = {v["scheme"] for v in results.get("validations", [])}
-    parts = [] if results.get("balance") else ["the generator for small classes"]
-    parts += [] if results.get("searches") else ["tuning"]
-    parts += [] if "k-fold" in done else ["cross-validation"]
-    parts += [] if "5x2" in done else ["the paired tests of the paper"]
-    text = listed(parts) if parts else "nothing of the paper's phases"
-    text = f"{text[0].upper()}{text[1:]}."
+    missing = [m["title"] for m in results["models"] if m["state"] != "finished"]
+    phases = [what for what, *_ in phases_not_run(results)] or ["nothing of the paper's phases"]
+    text = f"{listed(phases).capitalize()}."
     if missing:
         text += f" Models not run: {listed(missing)}."
     return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mien.report.results import (
     Results,
     context,
@@ -20,22 +22,23 @@ from mien.report.table import (
 )
 
 
+def phases_not_run(results: Results) -> list[list[str]]:
+    """The paper's phases that this study has none of: what, where in the paper, and why."""
+    schemes = {validation["scheme"] for validation in results.get("validations", [])}
+    one, generated = "one training a model", "generated images for small classes"
+    phases: list[tuple[Any, str, str, str]] = [
+        (results.get("balance"), generated, "Table III, eq. 1", "no generator was trained"),
+        (results.get("searches"), "hyperparameter tuning", "Tables IV-X", "nothing was searched"),
+        ("k-fold" in schemes, "k-fold cross-validation", "announced, without figures", one),
+        ("5x2" in schemes, "5x2 cross-validated t-tests", "Tables XII, XIII", one),
+    ]
+    return [row for done, *row in phases if not done]
+
+
 def not_run(results: Results) -> Table:
     """What the paper has and this study has not, and what was planned and has not ended."""
     missing = results.get("missing", [])
-    schemes = {validation["scheme"] for validation in results.get("validations", [])}
-    rows = []
-    if not results.get("balance"):
-        rows.append(
-            ["generated images for small classes", "Table III, eq. 1", "no generator was trained"]
-        )
-    if not results.get("searches"):
-        rows.append(["hyperparameter tuning", "Tables IV-X", "nothing was searched"])
-    if "k-fold" not in schemes:
-        where = "announced, without figures"
-        rows.append(["k-fold cross-validation", where, "one training a model"])
-    if "5x2" not in schemes:
-        rows.append(["5x2 cross-validated t-tests", "Tables XII, XIII", "one training a model"])
+    rows = phases_not_run(results)
     rows.append(["robustness to occlusion and light", "claimed in the text", "no corrupted images"])
     rows += [[f"{what} {key}", "planned at this scale", why] for what, key, why in missing]
     for model in results["models"]:
