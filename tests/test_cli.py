@@ -6,12 +6,13 @@ import contextlib
 import csv
 import io
 import json
+import re
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from mien.balance import BALANCE
 from mien.cli import app, main
 from mien.cli.train import recipe_of
 from mien.data import CLASSES, draw_faces, read
+from mien.data.audit import audit
+from mien.report.data import write_data_sheet
 from mien.runs.recipe import Recipe
 from mien.study.scales import Planned, Scale
 from mien.training import fit
@@ -333,6 +336,15 @@ def test_data_info_prints_the_counts_and_writes_figures(tmp_path: Path) -> None:
     assert {p.name for p in tmp_path.iterdir()} >= {"classes.csv", "audit.csv", "samples.svg"}
 
 
+def test_bars_of_many_classes_have_a_line_each(tmp_path: Path) -> None:
+    faces = draw_faces(70, size=24)
+    many = replace(faces, classes=tuple(f"class {i}" for i in range(35)), labels=np.arange(70) % 35)
+    write_data_sheet(many, audit(many), tmp_path)
+    height = re.search(r'height="([\d.]+)pt"', (tmp_path / "class-bars.svg").read_text())
+    assert height
+    assert float(height[1]) > 35 * 10  # names are of 8 points
+
+
 def test_a_full_disk_under_standard_output_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "mien.cli", "paper"]
@@ -429,6 +441,19 @@ def test_votes_beside_the_images_are_read_where_a_recipe_asks_for_them(
     done = mien(command, "--data", "faces", *sets, *own, "--jobs", 1)
     assert done.returncode == 0, done.stderr
     assert "failed" not in done.stdout
+
+
+def test_a_run_of_a_split_that_was_renamed_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    drawn_to(Path("faces"))
+    sets = [f"--set={one}" for one in ("width=0.125", "image_size=24", "stride=8", "epochs=1")]
+    first = mien("train", "--data", "faces", *sets)
+    Path("faces/validation").rename("faces/val")
+    again = mien("train", "--data", "faces", *sets)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == first.stdout.replace("validation (", "val (")
 
 
 def drawn_to(root: Path) -> list[str]:

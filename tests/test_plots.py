@@ -20,6 +20,7 @@ from scipy.optimize import minimize
 from mien import plots
 from mien.errors import DataError, RunError
 from mien.plots.curves import spread
+from mien.plots.robustness import group_bars
 
 CLASSES = ("angry", "disgust", "fear")
 COUNTS = {"Training": np.array([3995, 436, 4097]), "PublicTest": np.array([467, 56, 496])}
@@ -132,6 +133,21 @@ def test_a_dollar_in_the_name_of_a_class_is_no_mathematics() -> None:
     text = plots.svg_text(ax.figure)
     for name in ("$low$", "$50k to $100k", "$\\bad$"):
         assert name in text
+
+
+def test_dollars_anywhere_in_a_figure_are_drawn_as_they_are() -> None:
+    one = {"n": 40, "accuracy": 0.5, "accuracy_interval": (0.4, 0.6)}
+    by_model = {"$m$": {"$^$": one, "a": one}}
+    axes = group_bars(None, {"from $_ to $^": by_model}, {})
+    bars = plots.class_bars(None, {"$s$": np.array([1, 2])}, ["$^$", "b"])
+    sheet = plots.sample_sheet([np.zeros((1, 8, 8))], ["$^$"])
+    loss, _ = plots.learning_curves(None, {"$^$": log(4, scale=400)})
+    figures = (axes[0].figure, bars.figure, sheet, loss.figure)
+    drawn = [plots.svg_text(figure) for figure in figures]
+    assert "from $_ to $^" in drawn[0]
+    assert all("$^$" in text for text in drawn)
+    assert ">100<" in drawn[-1]
+    assert "mathdefault" not in drawn[-1]
 
 
 def test_a_confusion_matrix_of_another_number_of_classes_is_refused() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mien.errors import DataError
-from mien.plots.style import FAINT, axis, beside, figure_of, palette, plain, style
+from mien.plots.style import FAINT, axis, beside, figure_of, palette, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def accuracy_bars(ax: Axes | None, rows: Sequence[Mapping[str, Any]]) -> Axes:
             ax.plot([low, high], [y, y], "|", color="black", markersize=5)
             text += f"  ({100 * low:.1f} to {100 * high:.1f})"
         beside(ax, max(accuracy, interval[1]) if interval else accuracy, y, text)
-    ax.set_yticks(range(len(rows)), [plain(row["name"]) for row in rows])
+    ax.set_yticks(range(len(rows)), [row["name"] for row in rows])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     # Room for the numbers: they are part of the picture, not of the scale.
@@ -164,7 +164,7 @@ def class_values(
         )
         for place, value in zip(y, values, strict=True):
             beside(ax, float(np.nan_to_num(value)), float(place), write(name, float(value)))
-    ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
+    ax.set_yticks(range(len(groups)), groups)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(groups) - 0.45, -0.55)
     ax.margins(x=0.2)

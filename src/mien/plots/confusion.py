@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mien.errors import DataError
-from mien.plots.style import axis, figure_of, plain, style
+from mien.plots.style import axis, figure_of, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,9 +56,8 @@ def confusion_matrix(
                 fontsize=small, color=ink,
             )  # fmt: skip
     label = min(8.0, 0.36 * cell + 1)
-    names = [plain(name) for name in classes]
-    ax.set_xticks(range(c), names, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(c), names)
+    ax.set_xticks(range(c), classes, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(c), classes)
     ax.tick_params(labelsize=label)
     ax.set_xlabel("predicted", fontsize=label + 0.5)
     ax.set_ylabel("true", fontsize=label + 0.5)

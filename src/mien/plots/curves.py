@@ -74,6 +74,7 @@ def _scale(ax: Axes, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     losses = losses[np.isfinite(losses) & (losses > 0)]
     if len(losses) and losses.max() > LOG_SCALE_FROM * losses.min():
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
 
 
 def _name_ends(ax: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:

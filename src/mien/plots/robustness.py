@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mien.plots.style import WIDTH, axis, beside, blank_figure, palette, plain, style
+from mien.plots.style import WIDTH, axis, beside, blank_figure, palette, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,7 @@ def _bars(ax: Axes, models: Mapping[str, Mapping[str, Measured]], small: Sequenc
             )
             ax.plot(row["accuracy_interval"], [y, y], "-|", color="black", lw=1, markersize=4)
             beside(ax, row["accuracy_interval"][1], y, f"{row['accuracy']:.1%}  (n = {row['n']:,})")
-    ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
+    ax.set_yticks(range(len(groups)), groups)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(groups) - 0.45, -0.55)
     ax.set_xlim(0, 1.35)  # room for the numbers, which are no part of the scale

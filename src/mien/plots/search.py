@@ -103,6 +103,7 @@ def slice_plot(ax: Axes | None, trials: Sequence[Mapping[str, Any]], parameter: 
         ax.set_xlim(-0.5, len(labels) - 0.5)
     elif _wide(places):
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
     ax.set_xlabel(parameter.replace("_", " "))
     ax.set_ylabel("accuracy")
     ax.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")

@@ -61,6 +61,7 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.6,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # a dollar in a name of the user's is a dollar
     # Text stays text: smaller than outlines, searched, copied and read aloud.
     "svg.fonttype": "none",
     "svg.hashsalt": "mien",
@@ -102,11 +103,6 @@ def axis(ax: Axes | None, width: float = WIDTH, height: float = 3.5) -> Axes:
         ax = blank_figure(width, height).add_subplot()
     ax.spines[["top", "right"]].set_visible(False)
     return ax
-
-
-def plain(label: str) -> str:
-    """A label of the user's, in which a dollar is no mathematics."""
-    return label.replace("$", r"\$")
 
 
 def figure_of(ax: Axes) -> Figure:

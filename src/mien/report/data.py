@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mien.data.audit import Audit
 from mien.data.faceset import FaceSet
-from mien.plots import class_bars, sample_sheet, save, style
+from mien.plots import class_bars, sample_sheet, save
+from mien.plots.style import figure_of
 from mien.report.table import Column, Table
 from mien.runs.atomic import write_text
 from mien.study.sheets import SAMPLES, sample_images
@@ -20,8 +21,6 @@ def write_data_sheet(faces: FaceSet, found: Audit, out: Path) -> list[Path]:
     list of Path
         The files written: tables as CSV, figures as SVG and PDF.
     """
-    from matplotlib.figure import Figure
-
     splits = [split for split in faces.splits if faces[split].counts().any()]
     counts = {split: faces[split].counts() for split in splits}
     number = "{:,}".format
@@ -52,9 +51,6 @@ def write_data_sheet(faces: FaceSet, found: Audit, out: Path) -> list[Path]:
         path = out / f"{table.name}.csv"
         write_text(path, table.to_csv())
         written.append(path)
-    with style():
-        bars = Figure(figsize=(6, 3.6), layout="constrained")
-        class_bars(bars.subplots(), counts, faces.classes)
-        samples = sample_sheet(list(sample_images(faces, SAMPLES)), faces.classes)
-        written += [*save(bars, out / "class-bars"), *save(samples, out / "samples")]
-    return written
+    bars = figure_of(class_bars(None, counts, faces.classes))
+    samples = sample_sheet(list(sample_images(faces, SAMPLES)), faces.classes)
+    return [*written, *save(bars, out / "class-bars"), *save(samples, out / "samples")]
