@@ -230,6 +230,13 @@ def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(
     large = [(tensor.shape, tensor.tobytes()) for tensor in tensors if tensor.size >= 256]
     assert large
     assert len(set(large)) == len(large)
+    # The first layer, whose 3x3 kernels see one channel, and the last stay as they are in each
+    # view; the two networks are one to the runtime, being equal.
+    kept = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type == 1}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    shapes = [kept.get(node.input[1], ()) for node in layers]
+    assert len([shape for shape in shapes if shape[1:] == (1, 3, 3)]) == 2
+    assert len([shape for shape in shapes if shape[:1] == (7,)]) == 2
 
 
 def test_a_file_that_gives_something_else_is_refused_and_not_written(

@@ -27,10 +27,12 @@ from mien.runs.run import Run
 PRECISIONS = ("fp32", "fp16", "int8-weights", "int8")
 """``"fp16"`` and ``"int8-weights"`` store the weights in a half and a quarter of the space, the
 latter with a scale for each output channel, and compute in float32; ``"int8"`` computes in 8 bits
-what lies between the first layer and the last, which cost little and carry most. Its weights are of
-7 bits, for x86 processors without VNNI add pairs of products in 16, which those of 8 overflow."""
+what lies between a network's first layer and its last, which cost little and carry most. Its
+weights are of 7 bits, for x86 processors without VNNI add pairs of products in 16, which those of 8
+overflow."""
 
 OPSET = 18
+LAYERS = ("Conv", "Gemm", "MatMul")
 CALIBRATED_ON = 1024
 """Training images that the ranges of int8 are taken from."""
 
@@ -146,14 +148,12 @@ def quantised(path: Path, train: FaceSet) -> Path:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         quant_pre_process(path, ready, skip_symbolic_shape=True)
-        kinds = ["Conv", "Gemm", "MatMul"]
-        layers = [node.name for node in onnx.load(ready).graph.node if node.op_type in kinds]
         quantize_static(
             ready,
             quantised,
             Images(),
-            op_types_to_quantize=kinds,
-            nodes_to_exclude=[layers[0], layers[-1]],
+            op_types_to_quantize=list(LAYERS),
+            nodes_to_exclude=_ends(onnx.load(ready).graph, train),
             calibrate_method=CalibrationMethod.Percentile,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -161,6 +161,20 @@ def quantised(path: Path, train: FaceSet) -> Path:
             reduce_range=True,
         )
     return quantised
+
+
+def _ends(graph: Any, train: FaceSet) -> list[str]:
+    """The first layer and the last of each network, and of each view that it looks at."""
+    dims = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        if node.op_type in LAYERS:
+            shape = dims.get(node.input[1], ())
+            groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+            pixels = node.op_type == "Conv" and groups == 1 and shape[1:2] == (train.channels,)
+            if pixels or (node.op_type != "Conv" and len(train.classes) in shape):
+                found.append(node.name)
+    return found
 
 
 def finished(path: Path, provenance: dict[str, str]) -> bytes:
