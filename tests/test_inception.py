@@ -2,34 +2,22 @@ import pytest
 import torch
 from torch import nn
 
-from mien.models.inception import BLOCKS, inceptionv3
+from mien.models import create_model
+from mien.models.inception import BLOCKS
 
 timm = pytest.importorskip("timm")
 
-SMALL = dict(
-    classes=7,
-    channels=1,
-    attention="none",
-    place="default",
-    gates="paper",
-    width=0.125,
-    stride=16,
-    image_size=48,
-    dropout=None,
-    drop_path=0.0,
-    batch_norm=True,
-)
-FULL = SMALL | dict(classes=1000, channels=3, width=1.0, stride=32, image_size=299, dropout=0.0)
+FULL = dict(classes=1000, channels=3, stride=32, image_size=299, dropout=0.0)
 
 
-def small(**settings):
-    return inceptionv3(**SMALL | settings)
+def small(width=0.125, **settings):
+    return create_model("inceptionv3", width=width, **settings)
 
 
 def on_paper(**settings):
     """The full network without memory for its weights."""
     with torch.device("meta"):
-        return inceptionv3(**FULL | settings)
+        return create_model("inceptionv3", **FULL | settings)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +36,7 @@ def pair():
                 tensor.uniform_(0.2, 1, generator=generator)
             else:
                 tensor.zero_()
-    ours = inceptionv3(**FULL)
+    ours = create_model("inceptionv3", **FULL)
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 

@@ -2,34 +2,21 @@ import pytest
 import torch
 from torch import nn
 
-from mien.models.vgg import vgg19
+from mien.models import create_model
 
 timm = pytest.importorskip("timm")
 
-SMALL = dict(
-    classes=7,
-    channels=1,
-    attention="none",
-    place="default",
-    gates="paper",
-    width=0.125,
-    stride=16,
-    image_size=48,
-    dropout=None,
-    drop_path=0.0,
-    batch_norm=True,
-)
-FULL = SMALL | dict(classes=1000, channels=3, width=1.0, stride=32, image_size=224)
+FULL = dict(classes=1000, channels=3, stride=32, image_size=224)
 
 
-def small(**settings):
-    return vgg19(**SMALL | settings)
+def small(width=0.125, **settings):
+    return create_model("vgg19", width=width, **settings)
 
 
 def on_paper(**settings):
     """The full network without memory for its 143 million weights."""
     with torch.device("meta"):
-        return vgg19(**FULL | settings)
+        return create_model("vgg19", **FULL | settings)
 
 
 def timm_name(batch_norm):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -207,9 +207,26 @@ class AuxiliaryClassifier(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """The network that `inceptionv3` builds; parameters are named as in timm's inception_v3.
+    """InceptionV3, which in training mode gives its auxiliary logits too.
 
-    Attention stands apart, under the name of the block it follows.
+    Attention stands after each of the 11 mixed blocks; its modules stand apart, under the name of
+    the block they follow.
+
+    Parameters
+    ----------
+    classes, channels : logits to give, channels of the images
+    attention, gates : see `mien.models.attention.create_attention`
+    width : factor on all channels, in multiples of 8
+    stride : 32; 16 with a first convolution of stride 1; 8 also without the first max pool
+    image_size : pixels. Below 128 the convolutions and pools of the stem and the reductions, which
+        the paper leaves unpadded, are padded, so that 48 pixels at stride 16 end in a 3x3 map.
+        No parameter depends on it
+    dropout : before the last layer; None is 0.5
+
+    Notes
+    -----
+    Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016. Names and
+    shapes of the parameters are those of timm's ``inception_v3`` with ``aux_logits=True``.
     """
 
     def __init__(
@@ -221,10 +238,12 @@ class InceptionV3(nn.Module):
         gates: str,
         width: float,
         stride: int,
-        padded: bool,
-        dropout: float,
+        image_size: int,
+        dropout: float | None,
+        **_: Any,
     ) -> None:
         super().__init__()
+        padded = image_size < PADDED_BELOW
         for name, layer in STEM.items():
             if layer is None:
                 left_out = name == "Pool1" and stride == 8
@@ -254,7 +273,7 @@ class InceptionV3(nn.Module):
             self.attention[name] = create_attention(attention, channels, gates=gates)
             if name == AUXILIARY:
                 self.AuxLogits = AuxiliaryClassifier(channels, classes, width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = nn.Dropout(0.5 if dropout is None else dropout)
         self.fc = nn.Linear(channels, classes)
         self.stage_names = STAGE_NAMES
 
@@ -277,50 +296,3 @@ class InceptionV3(nn.Module):
         auxiliary, x = self.forward_maps(x)
         logits = self.fc(self.drop(x.mean((2, 3))))
         return (logits, self.AuxLogits(auxiliary)) if self.training else logits
-
-
-def inceptionv3(
-    *,
-    classes: int,
-    channels: int,
-    attention: str,
-    place: str,
-    gates: str,
-    width: float,
-    stride: int,
-    image_size: int,
-    dropout: float | None,
-    drop_path: float,
-    batch_norm: bool,
-) -> nn.Module:
-    """InceptionV3, which in training mode gives its auxiliary logits too.
-
-    Parameters
-    ----------
-    classes, channels : logits to give, channels of the images
-    attention, gates : see `mien.models.attention.create_attention`
-    place : ``"default"``, after each of the 11 mixed blocks
-    width : factor on all channels, in multiples of 8
-    stride : 32; 16 with a first convolution of stride 1; 8 also without the first max pool
-    image_size : pixels. Below 128 the convolutions and pools of the stem and the reductions, which
-        the paper leaves unpadded, are padded, so that 48 pixels at stride 16 end in a 3x3 map.
-        No parameter depends on it
-    dropout : before the last layer; None is 0.5
-    drop_path : has no effect, there are no residual branches to drop
-    batch_norm : has no effect, InceptionV3 is always normalised
-
-    Notes
-    -----
-    Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016. Names and
-    shapes of the parameters are those of timm's ``inception_v3`` with ``aux_logits=True``.
-    """
-    return InceptionV3(
-        classes=classes,
-        channels=channels,
-        attention=attention,
-        gates=gates,
-        width=width,
-        stride=stride,
-        padded=image_size < PADDED_BELOW,
-        dropout=0.5 if dropout is None else dropout,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +33,7 @@ class Plain(nn.Module):
 
     def __init__(
         self,
-        stages: Stages,
+        stages: Stages = PLAIN,
         *,
         classes: int,
         channels: int,
@@ -40,7 +41,8 @@ class Plain(nn.Module):
         gates: str,
         width: float,
         stride: int,
-        dropout: float,
+        dropout: float | None,
+        **_: Any,
     ) -> None:
         super().__init__()
         self.stage_names = tuple(f"stage{number}" for number in range(1, len(stages) + 1))
@@ -59,7 +61,7 @@ class Plain(nn.Module):
                 inputs = outputs
             layers["attention"] = create_attention(attention, inputs, gates=gates)
             setattr(self, f"stage{number}", nn.Sequential(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.3 if dropout is None else dropout)
         self.fc = nn.Linear(inputs, classes)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -72,33 +74,5 @@ class Plain(nn.Module):
         return self.fc(self.dropout(self.forward_features(x).mean((2, 3))))
 
 
-def plain(
-    *,
-    stages: Stages = PLAIN,
-    classes: int,
-    channels: int,
-    attention: str,
-    place: str,
-    gates: str,
-    width: float,
-    stride: int,
-    image_size: int,
-    dropout: float | None,
-    drop_path: float,
-    batch_norm: bool,
-) -> nn.Module:
-    """The plain network; the arguments are those of `mien.models.create_model`."""
-    return Plain(
-        stages,
-        classes=classes,
-        channels=channels,
-        attention=attention,
-        gates=gates,
-        width=width,
-        stride=stride,
-        dropout=0.3 if dropout is None else dropout,
-    )
-
-
-compact = partial(plain, stages=COMPACT)
-"""`plain` with the stages of `COMPACT`."""
+compact = partial(Plain, COMPACT)
+"""`Plain` with the stages of `COMPACT`."""

@@ -1,14 +1,10 @@
 """Models by name.
 
-Every backbone has a builder, a function with these keyword arguments and no defaults::
-
-    def resnet50(*, classes, channels, attention, place, gates, width, stride, image_size,
-                 dropout, drop_path, batch_norm) -> nn.Module
-
-It may rely on values that `create_model` has checked. Its model takes float
-``[N, channels, H, W]``, gives logits ``[N, classes]``, and has `forward_features(x)` (the last map)
-and `stage_names` (the submodules whose outputs are its stages, in order). A backbone is added by
-writing its builder and one line in `REGISTRY`.
+Every backbone is a class that is given all of `create_model`'s settings by keyword, checked, and
+names those that it heeds. Its models take float ``[N, channels, H, W]``, give logits
+``[N, classes]``, and have `forward_features(x)` (the last map) and `stage_names` (the submodules
+whose outputs are their stages, in order). A backbone is added by writing its class and one line in
+`REGISTRY`.
 """
 
 from __future__ import annotations
@@ -32,7 +28,7 @@ class Entry:
 
     Attributes
     ----------
-    builder : ``"module:function"``, imported when the model is asked for
+    builder : ``"module:class"`` (or a `partial` of one), imported when the model is asked for
     smallest : the smallest image size at each total stride
     places : where its attention may stand, the default first
     residual : whether it has branches that stochastic depth can drop
@@ -45,10 +41,10 @@ class Entry:
 
 
 REGISTRY = {
-    "vgg19": Entry("mien.models.vgg:vgg19", {8: 8, 16: 16, 32: 32}, ("default", "convolutions")),
-    "resnet50": Entry("mien.models.resnet:resnet50", {8: 8, 16: 16, 32: 32}, residual=True),
-    "inceptionv3": Entry("mien.models.inception:inceptionv3", {8: 32, 16: 32, 32: 32}),
-    "plain": Entry("mien.models.plain:plain", {8: 8, 16: 16, 32: 32}),
+    "vgg19": Entry("mien.models.vgg:VGG19", {8: 8, 16: 16, 32: 32}, ("default", "convolutions")),
+    "resnet50": Entry("mien.models.resnet:ResNet50", {8: 8, 16: 16, 32: 32}, residual=True),
+    "inceptionv3": Entry("mien.models.inception:InceptionV3", {8: 32, 16: 32, 32: 32}),
+    "plain": Entry("mien.models.plain:Plain", {8: 8, 16: 16, 32: 32}),
     "compact": Entry("mien.models.plain:compact", {8: 8, 16: 16, 32: 32}),
 }
 
@@ -150,5 +146,5 @@ def _builder(
         )
     if drop_path and not entry.residual:
         raise RecipeError(f"{name} has no residual branches to drop; set drop_path to 0")
-    module, function = entry.builder.split(":")
-    return getattr(import_module(module), function)
+    module, builder = entry.builder.split(":")
+    return getattr(import_module(module), builder)

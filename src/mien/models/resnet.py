@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -63,8 +65,9 @@ class ResNet50(nn.Module):
         gates: str,
         width: float,
         stride: int,
-        dropout: float,
+        dropout: float | None,
         drop_path: float,
+        **_: Any,
     ) -> None:
         super().__init__()
         inputs = scaled(64, width)
@@ -83,7 +86,7 @@ class ResNet50(nn.Module):
                 inputs = middle * EXPANSION
                 built += 1
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout or 0.0)
         self.fc = nn.Linear(inputs, classes)
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
@@ -95,30 +98,3 @@ class ResNet50(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.fc(self.dropout(self.forward_features(x).mean((2, 3))))
-
-
-def resnet50(
-    *,
-    classes: int,
-    channels: int,
-    attention: str,
-    place: str,
-    gates: str,
-    width: float,
-    stride: int,
-    image_size: int,
-    dropout: float | None,
-    drop_path: float,
-    batch_norm: bool,
-) -> nn.Module:
-    """ResNet50; the arguments are those of `mien.models.create_model`."""
-    return ResNet50(
-        classes=classes,
-        channels=channels,
-        attention=attention,
-        gates=gates,
-        width=width,
-        stride=stride,
-        dropout=0.0 if dropout is None else dropout,
-        drop_path=drop_path,
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -47,11 +49,30 @@ class Classifier(nn.Module):
         return self.fc(self.drop(x.flatten(1)))
 
 
-class VGG(nn.Module):
-    """The network that `vgg19` builds; parameters are named as in timm's vgg19 and vgg19_bn.
+class VGG19(nn.Module):
+    """VGG19 whose head reads the real last map, whatever its size.
 
     The attention modules stand apart, under the number of the layer of `features` they follow,
     so that the numbers in `features` do not depend on them.
+
+    Parameters
+    ----------
+    classes, channels : logits to give, channels of the images
+    attention, gates : see `mien.models.attention.create_attention`
+    place : ``"default"``, after the last ReLU of each of the five stages and before its pool, or
+        ``"convolutions"``, after the ReLU of each of the 16 convolutions
+    width : factor on all channels and on the 4096 units of the head, in multiples of 8
+    stride : 32 with all five pools, 16 without the last, 8 without the last two
+    image_size : pixels; the head's first layer is a ``k x k`` convolution, `k` the size of the
+        last map (7 at 224 and stride 32, 3 at 48 and stride 16). Images of another size are
+        accepted, their last map is averaged to ``k x k``
+    dropout : before each of the two last layers; None is the paper's 0.5
+    batch_norm : whether each convolution is followed by batch normalisation
+
+    Notes
+    -----
+    Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition",
+    2015. Names and shapes of the parameters are those of timm's ``vgg19_bn`` and ``vgg19``.
     """
 
     def __init__(
@@ -60,15 +81,17 @@ class VGG(nn.Module):
         classes: int,
         channels: int,
         attention: str,
-        every_convolution: bool,
+        place: str,
         gates: str,
         width: float,
-        pools: int,
-        map_size: int,
-        dropout: float,
+        stride: int,
+        image_size: int,
+        dropout: float | None,
         batch_norm: bool,
+        **_: Any,
     ) -> None:
         super().__init__()
+        dropout = 0.5 if dropout is None else dropout
         layers: list[nn.Module] = []
         self.attention = nn.ModuleDict()
         stage_names = []
@@ -81,16 +104,16 @@ class VGG(nn.Module):
                 layers.append(nn.ReLU(inplace=True))
                 channels = out
                 last = number == convolutions - 1
-                if last or every_convolution:
+                if last or place == "convolutions":
                     number_of_relu = str(len(layers) - 1)
                     self.attention[number_of_relu] = create_attention(attention, out, gates=gates)
             stage_names.append(f"attention.{number_of_relu}")
             # A pool that is left out keeps its number, or the weights would no longer fit.
-            layers.append(nn.MaxPool2d(2) if stage < pools else nn.Identity())
+            layers.append(nn.MaxPool2d(2) if stage < POOLS[stride] else nn.Identity())
         self.features = nn.Sequential(*layers)
         self.stage_names = tuple(stage_names)
         hidden = scaled(HIDDEN, width)
-        self.pre_logits = HiddenLayers(channels, hidden, map_size, dropout)
+        self.pre_logits = HiddenLayers(channels, hidden, image_size // stride, dropout)
         self.head = Classifier(hidden, classes, dropout)
         self.initialise()
 
@@ -114,53 +137,3 @@ class VGG(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits ``[N, classes]`` of images ``[N, channels, H, W]``."""
         return self.head(self.pre_logits(self.forward_features(x)))
-
-
-def vgg19(
-    *,
-    classes: int,
-    channels: int,
-    attention: str,
-    place: str,
-    gates: str,
-    width: float,
-    stride: int,
-    image_size: int,
-    dropout: float | None,
-    drop_path: float,
-    batch_norm: bool,
-) -> nn.Module:
-    """VGG19 whose head reads the real last map, whatever its size.
-
-    Parameters
-    ----------
-    classes, channels : logits to give, channels of the images
-    attention, gates : see `mien.models.attention.create_attention`
-    place : ``"default"``, after the last ReLU of each of the five stages and before its pool, or
-        ``"convolutions"``, after the ReLU of each of the 16 convolutions
-    width : factor on all channels and on the 4096 units of the head, in multiples of 8
-    stride : 32 with all five pools, 16 without the last, 8 without the last two
-    image_size : pixels; the head's first layer is a ``k x k`` convolution, `k` the size of the
-        last map (7 at 224 and stride 32, 3 at 48 and stride 16). Images of another size are
-        accepted, their last map is averaged to ``k x k``
-    dropout : before each of the two last layers; None is the paper's 0.5
-    drop_path : has no effect, there are no residual branches to drop
-    batch_norm : whether each convolution is followed by batch normalisation
-
-    Notes
-    -----
-    Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition",
-    2015. Names and shapes of the parameters are those of timm's ``vgg19_bn`` and ``vgg19``.
-    """
-    return VGG(
-        classes=classes,
-        channels=channels,
-        attention=attention,
-        every_convolution=place == "convolutions",
-        gates=gates,
-        width=width,
-        pools=POOLS[stride],
-        map_size=image_size // stride,
-        dropout=0.5 if dropout is None else dropout,
-        batch_norm=batch_norm,
-    )
