@@ -13,7 +13,6 @@ from scipy import ndimage
 from torch._dynamo.testing import CompileCounter
 from torchvision.transforms.v2 import functional as tv
 
-from mien.errors import RecipeError
 from mien.images import Augment, augment
 from mien.images.augment import _light, _move, change, draw
 
@@ -171,7 +170,7 @@ def test_brightness_and_contrast_fill_their_ranges() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_erasing_paints_one_grey_rectangle_of_limited_area(channels: int) -> None:
     images = noise(300, channels, 40, 30)
-    result = augment(images, Augment(erase=0.5, erase_area=0.25), seeded())
+    result = augment(images, Augment(erase=0.5), seeded())
     shares = []
     for image, before in zip(result, images, strict=True):
         erased = (image != before).any(0)
@@ -182,7 +181,7 @@ def test_erasing_paints_one_grey_rectangle_of_limited_area(channels: int) -> Non
         assert len(box.unique()) == 1
         shares.append(box[0].numel() / 1200)
     assert 0.4 < len(shares) / 300 < 0.55
-    assert 0.2 < max(shares) <= 0.25
+    assert 0.16 < max(shares) <= 0.2
     assert min(shares) < 0.03
     hit = (result != images).any(1).any(0)
     assert hit.any(0).all()
@@ -270,7 +269,6 @@ share = st.floats(0, 1)
         brightness=share,
         contrast=share,
         erase=share,
-        erase_area=share,
     ),
     st.tuples(st.integers(0, 3), st.sampled_from([1, 3]), st.integers(2, 20), st.integers(2, 20)),
 )
@@ -282,11 +280,3 @@ def test_shapes_are_kept_and_values_stay_in_range(
     assert result.shape == images.shape
     assert result.dtype == torch.float32
     assert ((result >= 0) & (result <= 1 + 1e-6)).all()
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("flip", 1.5), ("rotate", 200), ("shift", -0.1), ("zoom", math.nan)]
-)
-def test_a_setting_out_of_range_is_named(key: str, value: float) -> None:
-    with pytest.raises(RecipeError, match=f"augment.{key} = "):
-        Augment(**{key: value})

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mien.errors import RecipeError
 from mien.images import ENHANCEMENTS, enhance
 
 
@@ -89,8 +88,3 @@ def test_steps_are_applied_in_the_order_given() -> None:
     both = enhance(images, ["clahe", "sharpen"])
     assert np.array_equal(both, enhance(enhance(images, ["clahe"]), ["sharpen"]))
     assert not np.array_equal(both, enhance(images, ["sharpen", "clahe"]))
-
-
-def test_an_unknown_step_names_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"'sharp'.*did you mean 'sharpen'"):
-        enhance(pictures(1, 8, 8), ["clahe", "sharp"])

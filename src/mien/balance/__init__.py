@@ -6,7 +6,7 @@ Imports no torch, so that the command line can name the kinds of balancing witho
 from typing import Any
 
 from mien.balance.counts import to_generate
-from mien.balance.weights import CLASS_WEIGHTS, class_weights
+from mien.balance.weights import class_weights
 
 BALANCE: dict[str, dict[str, Any]] = {
     "none": {},
@@ -21,4 +21,4 @@ BALANCE: dict[str, dict[str, Any]] = {
 BALANCE["auto"] = BALANCE["oversample"]
 """What reached the best balanced accuracy on FER-2013 (docs/results/balancing.md)."""
 
-__all__ = ["BALANCE", "CLASS_WEIGHTS", "class_weights", "to_generate"]
+__all__ = ["BALANCE", "class_weights", "to_generate"]

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mien.errors import DataError, RecipeError, unknown
-from mien.runs.recipe import CHOICES
-
-CLASS_WEIGHTS = CHOICES["class_weights"]
-"""The kinds that `class_weights` knows."""
+from mien.errors import DataError
 
 BETA = 0.999
 """Cui et al.'s beta: from about ``1 / (1 - BETA)`` images on, more of a class add little."""
@@ -23,8 +19,8 @@ def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
     ----------
     labels : int ``[N]`` of the training images; -1 (unknown) is not counted
     classes : number of classes
-    kind : ``"none"``, all 1; ``"balanced"``, inversely proportional to the images of a class, as in
-        scikit-learn; ``"effective"``, inversely proportional to their effective number
+    kind : ``"balanced"``, inversely proportional to the images of a class, as in scikit-learn;
+        ``"effective"``, inversely proportional to their effective number
         ``(1 - beta**n) / (1 - beta)`` with `BETA` (Cui et al., 2019, eq. 6), which is gentler
 
     Returns
@@ -33,15 +29,9 @@ def class_weights(labels: np.ndarray, classes: int, kind: str) -> np.ndarray:
 
     Raises
     ------
-    RecipeError
-        If `kind` is unknown.
     DataError
         If a class that should get a weight has no images.
     """
-    if kind not in CLASS_WEIGHTS:
-        raise RecipeError(unknown("class weights", kind, CLASS_WEIGHTS))
-    if kind == "none":
-        return np.ones(classes, np.float32)
     counts = np.bincount(labels[labels >= 0], minlength=classes)
     if not counts.all():
         empty = ", ".join(map(str, np.flatnonzero(counts == 0)))

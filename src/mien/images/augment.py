@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 
-from mien.errors import RecipeError
 from mien.images.tensors import brought
+from mien.runs.settings import Settings
+
+ERASED = 0.2
+"""Largest area of the rectangle that is painted over, as a share of the image."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,6 @@ class Augment:
     contrast : the distance to the image's own mean is multiplied by ``1 - contrast`` to
         ``1 + contrast``
     erase : probability that one rectangle is painted over with a random grey
-    erase_area : largest area of that rectangle, as a share of the image
     """
 
     flip: float = 0.0
@@ -36,16 +38,11 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
     erase: float = 0.0
-    erase_area: float = 0.2
 
-    def __post_init__(self) -> None:
-        largest = {"rotate": 180.0, "zoom": math.inf}
-        for key, value in vars(self).items():
-            if not 0 <= value <= largest.get(key, 1.0):
-                raise RecipeError(
-                    f"augment.{key} = {value} is out of range: "
-                    f"give a number from 0 to {largest.get(key, 1.0):g}"
-                )
+    @classmethod
+    def of(cls, recipe: Settings) -> Augment:
+        """What a recipe asks for; a generator's does not rotate."""
+        return cls(**{f.name: getattr(recipe, f.name, 0.0) for f in fields(cls)})
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """The same as ``augment(images, self, generator)``."""
@@ -173,11 +170,11 @@ def _erase(
 ) -> torch.Tensor:
     """Paint one rectangle of an image over with one grey (Zhong et al., 2020, random erasing).
 
-    Its area is uniform up to ``erase_area``, its sides are at most 2 to 1 apart in shares of the
-    image, and it lies inside the image.
+    Its area is uniform up to `ERASED`, its sides are at most 2 to 1 apart in shares of the image,
+    and it lies inside the image.
     """
     height, width = images.shape[-2:]
-    side = (area * settings.erase_area).sqrt()
+    side = (area * ERASED).sqrt()
     stretch = _between(aspect, math.log(2) / 2).exp()
     # Rounded down, and cut where a side is longer than the image: never above the largest area.
     tall = ((side * stretch).clamp(max=1) * height).floor()

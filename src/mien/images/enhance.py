@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from mien.errors import DataError, RecipeError, unknown
+from mien.errors import DataError
 
 
 def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
@@ -31,14 +31,9 @@ def enhance(images: np.ndarray, steps: Sequence[str]) -> np.ndarray:
 
     Raises
     ------
-    RecipeError
-        If a step is unknown.
     DataError
         If there is no room for the temporary file.
     """
-    for step in steps:
-        if step not in ENHANCEMENTS:
-            raise RecipeError(unknown("enhancement", step, ENHANCEMENTS))
     if not steps:
         return images
     mapped = isinstance(images, np.memmap)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mien.errors import RecipeError
 from mien.images.augment import rectangles
 from mien.images.tensors import brought
 
@@ -22,7 +21,7 @@ def mixup(
     ----------
     images : float ``[N, C, H, W]``
     targets : float ``[N, classes]``, probabilities
-    alpha : above 0; the smaller, the nearer most shares are to 0 or 1. 0 mixes nothing
+    alpha : above 0; the smaller, the nearer most shares are to 0 or 1
     generator : a CPU generator
 
     Returns
@@ -30,8 +29,6 @@ def mixup(
     images : float ``[N, C, H, W]``
     targets : float ``[N, classes]``, in the same shares
     """
-    if _is_off(alpha):
-        return images, targets
     share, other = _draw(images, alpha, generator)
     return (
         torch.lerp(images[other], images, share.view(-1, 1, 1, 1)),
@@ -52,7 +49,7 @@ def cutmix(
     ----------
     images : float ``[N, C, H, W]``
     targets : float ``[N, classes]``, probabilities
-    alpha : above 0; 1 makes every share equally likely. 0 mixes nothing
+    alpha : above 0; 1 makes every share equally likely
     generator : a CPU generator
 
     Returns
@@ -60,8 +57,6 @@ def cutmix(
     images : float ``[N, C, H, W]``, each pixel from one image or the other
     targets : float ``[N, classes]``
     """
-    if _is_off(alpha):
-        return images, targets
     share, other = _draw(images, alpha, generator)
     height, width = images.shape[-2:]
     centre = brought(torch.rand(2, len(images), generator=generator), images.device)
@@ -75,12 +70,6 @@ def cutmix(
         torch.lerp(images, images[other], inside),
         torch.lerp(targets[other], targets, kept.view(-1, 1)),
     )
-
-
-def _is_off(alpha: float) -> bool:
-    if not 0 <= alpha < float("inf"):
-        raise RecipeError(f"mixing with alpha = {alpha} is not possible; give 0 (off) or more")
-    return alpha == 0
 
 
 def _draw(

@@ -1,7 +1,7 @@
 """Backbones with attention, by name: `create_model`, `list_models`, and initial weights."""
 
-from mien.models.attention import ATTENTIONS, GATES, create_attention
-from mien.models.registry import REGISTRY, STRIDES, create_model, list_models
+from mien.models.attention import create_attention
+from mien.models.registry import ATTENTIONS, GATES, REGISTRY, STRIDES, create_model, list_models
 from mien.models.weights import load_weights
 
 __all__ = [

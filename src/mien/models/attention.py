@@ -10,20 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mien.errors import RecipeError, unknown
+from mien.errors import RecipeError
 from mien.models import gating
 from mien.models.layers import convolution
-from mien.runs.recipe import CHOICES
 
-ATTENTIONS, GATES = CHOICES["attention"], CHOICES["gates"]
+STARTS = {"paper": 0.0, "identity": 4.0}
+"""What a gate's sigmoid is given at the start: sigmoid(0) = 0.5, sigmoid(4) = 0.982."""
 
-NEAR_IDENTITY = 4.0
-"""What a gate's sigmoid is given at the start with ``gates="identity"``: sigmoid(4) = 0.982."""
+RATIO = 16
+"""Channels per hidden unit of a channel gate's MLP."""
 
 
-def create_attention(
-    kind: str, channels: int, *, gates: str = "paper", ratio: int = 16
-) -> nn.Module:
+def create_attention(kind: str, channels: int, *, gates: str = "paper") -> nn.Module:
     """An attention module for maps ``[N, channels, H, W]``; the output has the same shape.
 
     Parameters
@@ -32,25 +30,13 @@ def create_attention(
     channels : channels of the map
     gates : how the gates start. ``"paper"``: near 0.5 each, as published, so that CBAM first passes
         on about a quarter of the signal. ``"identity"``: near 0.982 each (CBAM: 0.964)
-    ratio : channels per hidden unit of the channel gate's MLP (at least one unit); ECA has none
-
-    Raises
-    ------
-    RecipeError
-        The kind or the gates are unknown.
     """
-    if kind not in ATTENTIONS:
-        raise RecipeError(unknown("attention", kind, ATTENTIONS))
-    if gates not in GATES:
-        raise RecipeError(unknown("gates", gates, GATES))
-    start = NEAR_IDENTITY if gates == "identity" else 0.0
-    if kind == "cbam":
-        return CBAM(channels, max(1, channels // ratio), start)
-    if kind == "se":
-        return SE(channels, max(1, channels // ratio), start)
+    start = STARTS[gates]
+    if kind == "none":
+        return nn.Identity()
     if kind == "eca":
         return ECA(channels, start)
-    return nn.Identity()
+    return {"cbam": CBAM, "se": SE}[kind](channels, max(1, channels // RATIO), start)
 
 
 def mean(x: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:

@@ -17,8 +17,9 @@ from typing import Any
 from torch import nn
 
 from mien.errors import RecipeError, unknown
-from mien.models.attention import ATTENTIONS, GATES
+from mien.runs.recipe import CHOICES
 
+ATTENTIONS, GATES = CHOICES["attention"], CHOICES["gates"]
 STRIDES = (8, 16, 32)
 
 

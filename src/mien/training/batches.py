@@ -120,15 +120,7 @@ class Batches:
             self.degrade = Degrade(recipe.degrade, recipe.image_size, field, device)
         self.size = min(recipe.batch_size, len(faces))
         self.steps = len(faces) // self.size
-        self.settings = Augment(
-            flip=recipe.flip,
-            shift=recipe.shift,
-            rotate=recipe.rotate,
-            zoom=recipe.zoom,
-            brightness=recipe.brightness,
-            contrast=recipe.contrast,
-            erase=recipe.erase,
-        )
+        self.settings = Augment.of(recipe)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""

@@ -139,14 +139,7 @@ class GeneratorTraining:
         self.count = min(recipe.images or len(train), len(train))
         self.size = min(recipe.batch_size, self.count)
         self.steps = self.count // self.size
-        self.settings = Augment(
-            flip=recipe.flip,
-            shift=recipe.shift,
-            zoom=recipe.zoom,
-            brightness=recipe.brightness,
-            contrast=recipe.contrast,
-            erase=recipe.erase,
-        )
+        self.settings = Augment.of(recipe)
         self.real_spread = spread(train.images, train.labels, len(train.classes))
         self.epoch = 0
 
