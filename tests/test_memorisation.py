@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from mien.balance.memorisation import duplicates, low_quantile, memorisation, near_duplicates
+from mien.balance.distances import nearest
+from mien.balance.memorisation import compare_nearness, duplicates, low_quantile, near_duplicates
 from mien.errors import DataError
 
 
 def faces(n: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, 8))
+
+
+def memorisation(train: np.ndarray, held_out: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
+    return compare_nearness(nearest(held_out, train)[0], nearest(generated, train)[0])
 
 
 def test_a_generator_that_hands_out_training_faces_is_found():

@@ -21,7 +21,6 @@ from mien.metrics import (
     collapsed,
     epochs_to,
     evaluate,
-    generalisation_gap,
     last_epochs_spread,
     wilson_interval,
 )
@@ -210,11 +209,6 @@ def test_the_spread_is_that_of_the_last_epochs_alone() -> None:
     # 0.60, 0.64, 0.62: mean 0.62, squares 0.0004 + 0.0004 + 0, over n - 1 = 2: 0.02.
     assert last_epochs_spread(log(0.1, 0.2, 0.60, 0.64, 0.62), last=3) == pytest.approx(0.02)
     assert math.isnan(last_epochs_spread(log(0.5)))
-
-
-def test_the_gap_is_training_less_validation_accuracy_at_the_end() -> None:
-    assert generalisation_gap(log(0.2, 0.7)) == pytest.approx(0.2)
-    assert math.isnan(generalisation_gap([]))
 
 
 def test_the_room_needs_numpy_alone() -> None:

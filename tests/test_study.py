@@ -317,7 +317,7 @@ def test_a_study_trained_elsewhere_is_measured_here(faces: FaceSet, tmp_path: Pa
     store = str(tmp_path / "store")
     found = study(faces, tiny_scale(TINY), tmp_path, executor=Local(), store=store)
     assert found["state"] == "complete"
-    assert RunStore(store).names() == [found["models"][0]["run"]]
+    assert RunStore(store).has(found["models"][0]["run"])
     assert set(found["models"][0]["metrics"]) == {"validation", "test"}
 
 

@@ -15,6 +15,9 @@ from mien.errors import DataError
 BLOCK = 512
 """Rows whose distances to all of the other set are in memory at once."""
 
+DEGREE = 3
+"""Of KID's kernel: it compares means, covariances and third moments."""
+
 
 def fid(real: ArrayLike, other: ArrayLike) -> float:
     """Frechet distance of two sets, each taken as a Gaussian: squared, as it is always given.
@@ -46,8 +49,8 @@ def fid(real: ArrayLike, other: ArrayLike) -> float:
     return max(float(apart @ apart + (a**2).sum() + (b**2).sum() - 2 * shared), 0.0)
 
 
-def kid(real: ArrayLike, other: ArrayLike, *, degree: int = 3) -> float:
-    """Squared maximum mean discrepancy with the kernel ``(x.y / d + 1) ** degree``, unbiased.
+def kid(real: ArrayLike, other: ArrayLike) -> float:
+    """Squared maximum mean discrepancy with the kernel ``(x.y / d + 1) ** 3``, unbiased.
 
     Its expected value does not depend on the number of images, and is 0 for two samples of the
     same faces, so that it is below 0 about half the time then. All pairs of images are taken;
@@ -56,25 +59,22 @@ def kid(real: ArrayLike, other: ArrayLike, *, degree: int = 3) -> float:
     Parameters
     ----------
     real, other : float ``[n, d]`` and ``[m, d]``
-    degree : 3 compares means, covariances and third moments
 
     Raises
     ------
     DataError
-        for fewer than two rows, different d, values that are not finite, or a degree below 1
+        for fewer than two rows, different d, or values that are not finite
 
     References
     ----------
     Binkowski et al., "Demystifying MMD GANs", ICLR 2018, section 4, for the kernel; Gretton et
     al., "A kernel two-sample test", JMLR 13 (2012), eq. 3, for the estimator.
     """
-    if degree < 1:
-        raise DataError(f"the kernel of KID has a degree of at least 1, not {degree}")
     first, second = _two_sets(real, other)
     return (
-        _mean_kernel_of_pairs(first, degree)
-        + _mean_kernel_of_pairs(second, degree)
-        - 2 * _kernel_sum(first, second, degree) / (len(first) * len(second))
+        _mean_kernel_of_pairs(first)
+        + _mean_kernel_of_pairs(second)
+        - 2 * _kernel_sum(first, second) / (len(first) * len(second))
     )
 
 
@@ -210,17 +210,17 @@ def _root_of_covariance(rows: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.qr(centred, mode="r"))
 
 
-def _mean_kernel_of_pairs(rows: np.ndarray, degree: int) -> float:
+def _mean_kernel_of_pairs(rows: np.ndarray) -> float:
     """Mean kernel of all pairs of different rows."""
     n, d = rows.shape
-    own = ((np.einsum("nd,nd->n", rows, rows) / d + 1) ** degree).sum()
-    return float((_kernel_sum(rows, rows, degree) - own) / (n * (n - 1)))
+    own = ((np.einsum("nd,nd->n", rows, rows) / d + 1) ** DEGREE).sum()
+    return float((_kernel_sum(rows, rows) - own) / (n * (n - 1)))
 
 
-def _kernel_sum(first: np.ndarray, second: np.ndarray, degree: int) -> float:
+def _kernel_sum(first: np.ndarray, second: np.ndarray) -> float:
     d = first.shape[1]
     blocks = (first[start : start + BLOCK] for start in range(0, len(first), BLOCK))
-    return float(sum(((block @ second.T / d + 1) ** degree).sum() for block in blocks))
+    return float(sum(((block @ second.T / d + 1) ** DEGREE).sum() for block in blocks))
 
 
 def _radii(rows: np.ndarray, k: int) -> np.ndarray:

@@ -23,40 +23,19 @@ NEAR = 0.01
 """The share of real faces that are as near to another as generated ones that count as near."""
 
 
-def memorisation(train: ArrayLike, held_out: ArrayLike, generated: ArrayLike) -> dict[str, Any]:
+def compare_nearness(held_out: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
     """Are generated faces nearer to the training faces than fresh real faces are?
 
     A generator that learned the faces, and not the images, keeps the distance that real faces it
-    has never seen keep. See `compare_nearness` for what is returned. Give both sides the same
-    classes in the same shares, since faces of a large class have nearer neighbours.
-
-    Parameters
-    ----------
-    train, held_out, generated : float ``[n, d]``, ``[m, d]``, ``[g, d]``
-
-    Raises
-    ------
-    DataError
-        for a set without rows, different d, values that are not finite, or held-out faces that
-        all stand in the training part
-
-    References
-    ----------
-    Meehan et al., "A non-parametric test to detect data-copying in generative models", AISTATS
-    2020, for the test on distances.
-    """
-    return compare_nearness(nearest(held_out, train)[0], nearest(generated, train)[0])
-
-
-def compare_nearness(held_out: np.ndarray, generated: np.ndarray) -> dict[str, Any]:
-    """Compare distances to the nearest training face.
+    has never seen keep. Give both sides the same classes in the same shares, since faces of a large
+    class have nearer neighbours.
 
     Held-out faces that are copies of a training face (see `COPY`) are counted and left out: with
     the 8 % of them in FER-2013's PublicTest the 1st percentile would be 0, and nothing nearer.
 
     Parameters
     ----------
-    held_out, generated : float ``[m]`` and ``[g]``
+    held_out, generated : float ``[m]`` and ``[g]``, distances to the nearest training face
 
     Returns
     -------
@@ -67,6 +46,16 @@ def compare_nearness(held_out: np.ndarray, generated: np.ndarray) -> dict[str, A
     one-sided Mann-Whitney U test that generated faces are nearer; ``held_out_copies`` and
     ``generated_copies`` of training faces. A small p alone is no proof of copying: faces that
     are all alike, or blurred, lie near to everything too.
+
+    Raises
+    ------
+    DataError
+        for a set without faces, or held-out faces that all stand in the training part
+
+    References
+    ----------
+    Meehan et al., "A non-parametric test to detect data-copying in generative models", AISTATS
+    2020, for the test on distances.
     """
     if not len(held_out) or not len(generated):
         raise DataError(

@@ -3,7 +3,7 @@
 from mien.metrics.calibration import calibration_error
 from mien.metrics.classification import Metrics, collapsed, evaluate
 from mien.metrics.interval import wilson_interval
-from mien.metrics.learning import epochs_to, generalisation_gap, last_epochs_spread
+from mien.metrics.learning import epochs_to, last_epochs_spread
 
 __all__ = [
     "Metrics",
@@ -11,7 +11,6 @@ __all__ = [
     "collapsed",
     "epochs_to",
     "evaluate",
-    "generalisation_gap",
     "last_epochs_spread",
     "wilson_interval",
 ]

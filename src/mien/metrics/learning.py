@@ -1,7 +1,7 @@
-"""What the log of a training says: how fast, how steady, how far from the training images.
+"""What the log of a training says: how fast, how steady.
 
-A log is a sequence of rows, one an epoch, in order, with the keys ``accuracy`` and
-``validation_accuracy`` (shares; the latter None or NaN where there was no validation).
+A log is a sequence of rows, one an epoch, in order, with the key ``validation_accuracy`` (a share;
+None or NaN where there was no validation).
 """
 
 from __future__ import annotations
@@ -34,14 +34,3 @@ def last_epochs_spread(log: Log, last: int = 5) -> float:
     tail = column(log, "validation_accuracy")[-last:]
     tail = tail[~np.isnan(tail)]
     return float(tail.std(ddof=1)) if len(tail) > 1 else float("nan")
-
-
-def generalisation_gap(log: Log) -> float:
-    """Training less validation accuracy after the last epoch; NaN for an empty log.
-
-    Training accuracy is taken on augmented images while the weights still move, so that the
-    gap of a well regularised training may be negative.
-    """
-    if not log:
-        return float("nan")
-    return float(column(log, "accuracy")[-1] - column(log, "validation_accuracy")[-1])

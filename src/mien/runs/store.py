@@ -100,13 +100,6 @@ class RunStore:
             # The store may be a folder that others train in.
             return json.loads(self._files.cat_file(path)).get("state") == "finished"
 
-    def names(self) -> list[str]:
-        """The finished runs in the store, sorted."""
-        with self._reached():
-            self._files.invalidate_cache()
-            found = self._files.glob(f"{self._root}/*/{LAST}")
-        return sorted(filter(self.has, (path.split("/")[-2] for path in found)))
-
     def _send(self, file: Path, folder: str) -> None:
         temporary = f"{folder}/.{file.name}.{uuid.uuid4().hex}{LEFTOVER}"
         try:

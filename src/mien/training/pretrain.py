@@ -36,13 +36,13 @@ from mien.training.predict import build_model
 from mien.training.schedule import learning_rate
 
 TEMPERATURE = 0.5
-"""Of the similarities; Chen et al.'s for small images."""
+"""What cosine similarities are divided by; Chen et al.'s for small images."""
 
 PROJECTED = 128
 """Length of the vectors that are compared, as in Chen et al."""
 
 
-def nt_xent(vectors: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Tensor:
+def nt_xent(vectors: torch.Tensor) -> torch.Tensor:
     """Mean over views of ``-log softmax`` of the similarity to the other view of the same image.
 
     The normalised, temperature-scaled cross-entropy of T. Chen et al., A simple framework for
@@ -51,10 +51,9 @@ def nt_xent(vectors: torch.Tensor, temperature: float = TEMPERATURE) -> torch.Te
     Parameters
     ----------
     vectors : float ``[2N, D]``, the first views of N images and then the second ones
-    temperature : that cosine similarities are divided by
     """
     unit = F.normalize(vectors.float(), dim=1)
-    similar = (unit @ unit.T / temperature).fill_diagonal_(-math.inf)
+    similar = (unit @ unit.T / TEMPERATURE).fill_diagonal_(-math.inf)
     other = torch.arange(len(vectors), device=vectors.device).roll(len(vectors) // 2)
     return F.cross_entropy(similar, other)
 
