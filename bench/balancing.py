@@ -115,7 +115,7 @@ def pooled(
         if run_name is None:
             raise RecipeError(f"{name}: a fold failed: {cv.failures[0]['error']}")
         run = Run.open(runs / run_name)
-        found = run.predictions(str(faces.split[fold.held_out[0]]))
+        found = run.predictions(run.validation_split)
         assert (found.names == faces.names[fold.held_out]).all()
         even = faces[fold.train].counts() if name.startswith(POST_HOC) else 1
         predicted[fold.held_out] = (found.probabilities / even).argmax(1)

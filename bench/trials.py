@@ -132,7 +132,7 @@ def trained(recipe: Recipe, parts: Parts, args: argparse.Namespace) -> Run:
 
 
 def _trial(recipe: Recipe, runs: Sequence[Run], parts: Parts) -> Trial:
-    found = [run.predictions(str(parts.validation.split[0])) for run in runs]
+    found = [run.predictions(run.validation_split) for run in runs]
     right = np.stack([p.probabilities.argmax(1) == p.labels for p in found])
     return Trial(recipe, runs, right.mean(1), right[:, parts.unseen].mean(1), right.shape[1])
 

@@ -224,19 +224,20 @@ def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(
     run: Run, faces: FaceSet, tmp_path: Path
 ) -> None:
     twin = Run.open(shutil.copytree(run.path, tmp_path / run.name))
+    twin.info["data"]["train"]["alone"] = False
     content = onnx_bytes(source_of([run, twin], faces, views=2), "int8")
+    data = json.loads(Classifier(content).metadata["data"])
+    assert data["train"].pop("alone") is False, "what one of them may know"
+    assert data["train"].items() <= run.info["data"]["train"].items()
     graph = onnx.load_from_string(content).graph
     tensors = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
     large = [(tensor.shape, tensor.tobytes()) for tensor in tensors if tensor.size >= 256]
     assert large
     assert len(set(large)) == len(large)
-    # The first layer, whose 3x3 kernels see one channel, and the last stay as they are in each
-    # view; the two networks are one to the runtime, being equal.
-    kept = {t.name: tuple(t.dims) for t in graph.initializer if t.data_type == 1}
-    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
-    shapes = [kept.get(node.input[1], ()) for node in layers]
-    assert len([shape for shape in shapes if shape[1:] == (1, 3, 3)]) == 2
-    assert len([shape for shape in shapes if shape[:1] == (7,)]) == 2
+    # The first layer, whose 3x3 kernels see one channel, and the last stay as they are in each view.
+    in_8_bits = [tuple(t.dims) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert any(shape[1:] == (8, 3, 3) for shape in in_8_bits)
+    assert not any(shape[1:] == (1, 3, 3) or shape[:1] == (7,) for shape in in_8_bits)
 
 
 def test_a_file_that_gives_something_else_is_refused_and_not_written(

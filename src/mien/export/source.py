@@ -57,6 +57,9 @@ class Source:
     def provenance(self, precision: str, attention: str | None) -> dict[str, str]:
         """What a file says of itself; `attention` is what its map is, None without one."""
         run, found = self.runs[0], self.calibration
+        data = run.info["data"]
+        if any(member.info["data"]["train"].get("alone") is False for member in self.runs):
+            data = {**data, "train": {**data["train"], "alone": False}}
         says = {
             "format": "mien 1",
             "classes": json.dumps(run.classes),
@@ -68,7 +71,7 @@ class Source:
             "temperature": f"{self.temperature:.4f}",
             "temperature_from": self.calibrated_on,
             "run": self.name,
-            "data": json.dumps(run.info["data"]),
+            "data": json.dumps(data),
             "mien": versions().get("mien", "not installed"),
         }
         for number, member in enumerate(self.runs, 1):
