@@ -234,7 +234,7 @@ def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(
     large = [(tensor.shape, tensor.tobytes()) for tensor in tensors if tensor.size >= 256]
     assert large
     assert len(set(large)) == len(large)
-    # The first layer, whose 3x3 kernels see one channel, and the last stay as they are in each view.
+    # The first layer, whose 3x3 kernels see one channel, and the last stay as they are in any view.
     in_8_bits = [tuple(t.dims) for t in graph.initializer if t.data_type == onnx.TensorProto.INT8]
     assert any(shape[1:] == (8, 3, 3) for shape in in_8_bits)
     assert not any(shape[1:] == (1, 3, 3) or shape[:1] == (7,) for shape in in_8_bits)
