@@ -17,7 +17,7 @@ STEPS = 6
 
 
 def explain_best(
-    trained: Mapping[str, Run], held_out: FaceSet, each: int, device: str
+    trained: Mapping[str, Run], held_out: FaceSet, each: int, device: str = "cpu"
 ) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
     """Explain the CBAM model with the highest accuracy on the validation split.
 
