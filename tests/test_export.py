@@ -204,8 +204,8 @@ def test_a_conversion_that_cannot_be_is_refused(
         (
             exported,
             DataError,
-            "the model takes",
-            {"precision": "fp16", "faces": draw_faces(70, size=16)},
+            "pixels a side 16, and .* has 24",
+            {"precision": "int8", "faces": draw_faces(70, size=16)},
         ),
     ):
         with pytest.raises(error, match=text):

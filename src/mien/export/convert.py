@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mien.data import draw_faces, roles
+from mien.data import roles
 from mien.data.faceset import FaceSet
 from mien.errors import DataError, RunError, unknown
 from mien.export.onnx import PRECISIONS, finished, quantised
 from mien.export.parity import Parity, parity_of, refuse
+from mien.export.source import drawn
 from mien.inference import Classifier
-from mien.pixels import to_channels
 from mien.runs.atomic import write_bytes
 from mien.runtime import content_of
 
@@ -70,9 +70,8 @@ def converted(file: Path | str, precision: str, train: FaceSet | None) -> bytes:
         raise DataError(unknown("precision", precision, PRECISIONS))
     if precision == "int8" and train is None:
         raise DataError("int8 is calibrated on training images: give a data set")
-    content = content_of(file)
-    Classifier(file)  # says what is wrong with it
-    model = onnx.load_from_string(content)
+    _check_taken(Classifier(file), train, file)
+    model = onnx.load_from_string(content_of(file))
     says = {item.key: item.value for item in model.metadata_props}
     if says.get("precision") not in ("fp32", "fp16"):
         raise RunError(
@@ -92,17 +91,26 @@ def converted(file: Path | str, precision: str, train: FaceSet | None) -> bytes:
 def parity_with(file: Path | str, content: bytes, validation: FaceSet | None) -> Parity:
     """How far a converted file is from the first one, on images given or on drawn faces."""
     first, second = Classifier(file), Classifier(content)
-    if validation is None:
-        drawn = draw_faces(210, size=first.size).images
-        images, labels = np.stack([to_channels(face, first.channels) for face in drawn]), None
-    else:
-        if validation.classes != first.classes:
+    part = drawn(first.size, first.channels) if validation is None else validation
+    labels = None if validation is None else validation.labels
+    both = first.predict_proba(part.images), second.predict_proba(part.images)
+    return parity_of(*both, labels)
+
+
+def _check_taken(model: Classifier, faces: FaceSet | None, file: Path | str) -> None:
+    """Refuse images that the file does not take, before anything is calibrated on them."""
+    if faces is None:
+        return
+    for what, theirs, ours in (
+        ("pixels a side", faces.size, model.size),
+        ("channels", faces.channels, model.channels),
+        ("classes", ", ".join(faces.classes), ", ".join(model.classes)),
+    ):
+        if theirs != ours:
             raise DataError(
-                f"{validation.name}: has the classes {', '.join(validation.classes)}, and {file} "
-                f"{', '.join(first.classes)}; give a data set of the same"
+                f"{faces.name}: has {what} {theirs}, and {file} has {ours}; give a data set of "
+                "the same"
             )
-        images, labels = validation.images, validation.labels
-    return parity_of(first.predict_proba(images), second.predict_proba(images), labels)
 
 
 def _in_float32(graph: Any) -> None:

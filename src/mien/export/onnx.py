@@ -33,6 +33,8 @@ overflow."""
 
 OPSET = 18
 LAYERS = ("Conv", "Gemm", "MatMul")
+"""The operations that int8 computes in 8 bits."""
+
 CALIBRATED_ON = 1024
 """Training images that the ranges of int8 are taken from."""
 

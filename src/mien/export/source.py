@@ -140,7 +140,7 @@ def source_of(
         held_out = train
         if "validation" in splits:
             held_out = _validation(first, faces)
-    checked = held_out if held_out is not None else _drawn(size, channels)
+    checked = held_out if held_out is not None else drawn(size, channels)
     for part in (train, checked):
         if part is not None and (part.size != size or part.channels != channels):
             raise DataError(
@@ -177,7 +177,7 @@ def _seen(run: Run) -> dict[str, str]:
     return {role: part["fingerprint"] for role, part in run.info["data"].items()}
 
 
-def _drawn(size: int, channels: int) -> FaceSet:
+def drawn(size: int, channels: int) -> FaceSet:
     """Faces to look at where there is no data set."""
     faces = draw_faces(210, size=size)
     images = np.stack([to_channels(image, channels) for image in faces.images])
