@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ if "MIEN_TEST_CUDA" not in os.environ:
 
 # Set before Ray is imported: under `uv run` it would send this folder to each worker.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+# Set before processes are started: each would compile PyTorch anew, as containers often ask for.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A shell that runs the tests in the background has Ctrl-C ignored, in what they start too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
