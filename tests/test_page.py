@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 from test_server import LeftHalf, brightness
 
@@ -133,15 +134,20 @@ class Browser:
 
 @contextmanager
 def served(classifier: Classifier, token: str | None = None) -> Iterator[str]:
-    """The URL of a server in a thread."""
-    config = uvicorn.Config(
-        create_app(classifier, token=token), log_level="error", timeout_graceful_shutdown=1
-    )
-    server, listening = uvicorn.Server(config), bound("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    """The URL of a classifier's server in a thread."""
+    with listening(create_app(classifier, token=token)) as url:
+        yield url
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """The URL of an application in a thread."""
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+    server, socket = uvicorn.Server(config), bound("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
@@ -333,6 +339,19 @@ def test_a_server_that_has_gone_is_said_to_be_gone(browser: Browser, grey: Path)
         ready(browser, url)
     browser.choose(grey)
     browser.wait("document.getElementById('status').textContent.includes('does not answer')")
+
+
+def test_the_page_works_below_another_address(browser: Browser, grey: Path) -> None:
+    app = create_app(Classifier(brightness(), detector=LeftHalf()))
+    outer = FastAPI(lifespan=lambda _: app.router.lifespan_context(app))
+    outer.mount("/faces", app)
+    with listening(outer) as url:
+        ready(browser, f"{url}/faces/")
+        browser.choose(grey)
+        browser.wait(FACES)
+        ready(browser, f"{url}/faces/docs")
+        assert f"curl {url}/faces/v1/models" in browser.js("document.body.innerText")
+        assert complaints(browser) == []
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

@@ -23,6 +23,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import cv2
 import httpx
@@ -531,8 +532,9 @@ def test_a_client_that_goes_away_is_no_failure_of_the_server(classifier: Classif
 
 
 def test_a_token_that_a_header_cannot_have_is_refused_at_once(classifier: Classifier) -> None:
-    with pytest.raises(MienError, match="ASCII"):
-        create_app(classifier, token="geheim-ü")
+    for token in ("geheim-ü", "", "two words", "geheim\n"):
+        with pytest.raises(MienError, match="one word of ASCII, or none"):
+            create_app(classifier, token=token)
 
 
 def test_a_token_is_asked_for_where_there_is_one(classifier: Classifier) -> None:
@@ -576,8 +578,10 @@ def test_the_page_and_the_docs_name_no_other_host(client: TestClient) -> None:
         assert not re.search(r"https?://|src=\"//|@import", text), file.name
         assert client.get(f"/page/{file.name}").text == file.read_text()
     for address in ("/", "/docs"):
-        for link in re.findall(r'(?:href|src)="(/[^"]*)"', client.get(address).text):
-            assert client.get(link).status_code == 200, link
+        links = re.findall(r'(?:href|src)="([^#"]*)"', client.get(address).text)
+        assert "page/page.css" in links
+        for link in links:
+            assert client.get(urljoin(address, link)).status_code == 200, link
     assert client.get("/page/../app.py").status_code == 404
     assert client.get("/page/%2e%2e/app.py").status_code == 404
 

@@ -77,10 +77,10 @@ def create_app(
     Raises
     ------
     MienError
-        if the token is not ASCII.
+        if the token is empty, or not one word of ASCII.
     """
-    if token and not token.isascii():
-        raise MienError("a token travels in a header, and has letters of ASCII alone; give another")
+    if token is not None and not (token.isascii() and token.split() == [token]):
+        raise MienError("a token travels in a header: give one word of ASCII, or none at all")
     limits = limits or Limits()
     metrics = Metrics()
     room = Budget(limits.queue, "the queue is full")
@@ -121,7 +121,7 @@ def create_app(
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     ) -> None:
         offered = given.credentials.encode() if given else b""
-        if token and not hmac.compare_digest(offered, token.encode()):
+        if token is not None and not hmac.compare_digest(offered, token.encode()):
             raise Refused(401, "this server has a token; send 'Authorization: Bearer TOKEN'")
 
     async def seen(
@@ -291,13 +291,14 @@ def watched(app: Asgi, metrics: Metrics) -> Asgi:
         if scope["type"] != "http":
             return await app(scope, receive, send)
         began, status = perf_counter(), 500
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                cache = b"no-store" if scope["path"].startswith("/v1/") else b"no-cache"
+                cache = b"no-store" if path.startswith("/v1/") else b"no-cache"
                 message["headers"] = [*message["headers"], *own, (b"cache-control", cache)]
             await send(message)
 
@@ -306,7 +307,7 @@ def watched(app: Asgi, metrics: Metrics) -> Asgi:
         finally:
             route = getattr(scope.get("route"), "path", None)
             if route is None:  # anything may be asked for, and each label is kept for ever
-                route = "/page" if scope["path"].startswith("/page/") else "other"
+                route = "/page" if path.startswith("/page/") else "other"
             metrics.request(route, status, perf_counter() - began)
 
     return asgi

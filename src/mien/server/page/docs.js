@@ -22,9 +22,9 @@ function fields(schema, all, path = "") {
   });
 }
 
-const about = await (await fetch("/openapi.json")).json();
+const about = await (await fetch("openapi.json")).json();
 const schemas = about.components?.schemas ?? {};
-const host = location.origin;
+const host = new URL(".", location).href.slice(0, -1); // behind a proxy it may have a path
 const examples = {
   "/v1/predict": `curl -F images=@photo.jpg ${host}/v1/predict\n` +
     `curl -F images=@one.png -F images=@two.png '${host}/v1/predict?detector=none'\n` +

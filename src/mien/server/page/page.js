@@ -45,12 +45,12 @@ async function predict(blob, name) {
     attention: $("attention").checked,
     detector: $("whole").checked ? "none" : "auto",
   });
-  const answer = await call(`/v1/predict?${wish}`, { method: "POST", body: form });
+  const answer = await call(`v1/predict?${wish}`, { method: "POST", body: form });
   return answer.images[0];
 }
 
 async function introduce() {
-  const { models, limits } = await call("/v1/models");
+  const { models, limits } = await call("v1/models");
   model = { ...models[0], limits };
   $("model").textContent =
     `Model: ${model.name}. Faces are found by: ${model.detector === "none" ? "nobody" : model.detector}.`;
