@@ -182,18 +182,21 @@ def engines_of(
     make = partial(Engine, threads=args.threads, views=args.views)
     if args.run is None:
         return engines_of_the_packaged(args, faces, folder)
-    from mien.export.onnx import onnx_bytes
+    from mien.export.onnx import onnx_files
     from mien.export.parity import parity
     from mien.export.source import source_of
 
     engines, refused = [], {}
     source = source_of([Run.open(run) for run in args.run], faces, views=args.views)
-    for name in args.engines or ENGINES:
+    names = args.engines or ENGINES
+    asked = [ONNX[name] for name in names if name in ONNX]
+    files = onnx_files(source, asked) if asked else {}
+    for name in names:
         if name not in ONNX:
             engines.append(make(name, tuple(args.run), args.device))
             continue
         file = folder / f"{name}.onnx"
-        file.write_bytes(onnx_bytes(source, ONNX[name]))
+        file.write_bytes(files[ONNX[name]])
         reason = parity(source, load(file, detector="none").predict_proba).reason(ONNX[name])
         if reason is not None:
             refused[name] = reason

@@ -601,10 +601,11 @@ def test_inference_shows_every_engine_in_a_process_of_its_own_and_what_is_refuse
     train, validation = faces["train"], faces["validation"]
     run = mien.fit(recipe, train, validation, runs=tmp_path, device="cpu", progress="none")
 
-    def content(source: Source, precision: str) -> bytes:
-        return bench.inference.PACKAGED.read_bytes()  # another model, so that it can be told apart
+    def files(source: Source, precisions: list[str]) -> dict[str, bytes]:
+        other = bench.inference.PACKAGED.read_bytes()  # another model, so that it can be told apart
+        return dict.fromkeys(precisions, other)
 
-    monkeypatch.setattr("mien.export.onnx.onnx_bytes", content)
+    monkeypatch.setattr("mien.export.onnx.onnx_files", files)
     engines = ["--engines", "onnx-fp32", "eager"]
     few = ["--rounds", "2", "--seconds", "0.05", "--threads", "1"]
     text = bench.inference.main([*SMALL, "--run", str(run.path), *engines, *few])

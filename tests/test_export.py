@@ -28,7 +28,7 @@ from mien.export import (
 )
 from mien.export.attention import attention_of
 from mien.export.calibration import threshold_for
-from mien.export.onnx import onnx_bytes
+from mien.export.onnx import onnx_files
 from mien.export.parity import Parity
 from mien.export.source import source_of
 from mien.export.temperature import fit_temperature, soften
@@ -225,7 +225,7 @@ def test_in_8_bits_two_networks_and_views_keep_no_weight_twice(
 ) -> None:
     twin = Run.open(shutil.copytree(run.path, tmp_path / run.name))
     twin.info["data"]["train"]["alone"] = False
-    content = onnx_bytes(source_of([run, twin], faces, views=2), "int8")
+    content = onnx_files(source_of([run, twin], faces, views=2), ["int8"])["int8"]
     data = json.loads(Classifier(content).metadata["data"])
     assert data["train"].pop("alone") is False, "what one of them may know"
     assert data["train"].items() <= run.info["data"]["train"].items()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mien.data.faceset import FaceSet
-from mien.export.onnx import PRECISIONS, onnx_bytes
+from mien.export.onnx import PRECISIONS, onnx_files
 from mien.export.parity import Parity, parity
 from mien.export.source import source_of
 from mien.inference import Classifier
@@ -64,7 +64,7 @@ def compare_precisions(
         as `export_onnx`, but for files that differ too much, which say so in `refused`.
     """
     source = source_of(run, faces, views=views)
-    files = {precision: onnx_bytes(source, precision, attention) for precision in PRECISIONS}
+    files = onnx_files(source, PRECISIONS, attention)
     models = {precision: Classifier(content, threads) for precision, content in files.items()}
     images = source.checked.images
     first = images[np.arange(BATCH) % len(images)]

@@ -91,22 +91,31 @@ def export_onnx(
     if precision == "int8" and faces is None:
         raise DataError("int8 is calibrated on training images: give the data set of the run")
     source = source_of(run, faces, views=views, accuracy=accuracy, coverage=coverage)
-    content = onnx_bytes(source, precision, attention)
+    content = onnx_files(source, [precision], attention)[precision]
     found = check(source, precision, parity(source, Classifier(content).predict_proba))
     write_bytes(Path(out), content)
     return found | {"bytes": len(content)}
 
 
-def onnx_bytes(source: Source, precision: str, attention: bool = False) -> bytes:
-    """The file of a run in a precision, before anything is checked; int8 needs ``source.train``."""
+def onnx_files(
+    source: Source, precisions: Sequence[str], attention: bool = False
+) -> dict[str, bytes]:
+    """The file of each precision, before anything is checked; int8 needs ``source.train``.
+
+    The network is traced once, which takes longer than all else.
+    """
     program, kind = traced(source, attention)
+    files = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        _write(program, path)
-        if precision == "int8":
-            assert source.train is not None
-            path = quantised(path, source.train)
-        return finished(path, source.provenance(precision, kind))
+        traced_to = Path(folder) / "model.onnx"
+        _write(program, traced_to)
+        for precision in precisions:
+            path = traced_to
+            if precision == "int8":
+                assert source.train is not None
+                path = quantised(path, source.train)
+            files[precision] = finished(path, source.provenance(precision, kind))
+    return files
 
 
 def _write(program: torch.export.ExportedProgram, path: Path) -> None:
