@@ -109,6 +109,7 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["crossval", "--data", "drawn:70", "--scheme", "5x3"], "did you mean '5x2'"),
         (["crossval", "--data", "drawn:70", "--cluster", "auto"], "--store"),
         (["crossval", "--data", "drawn:70", "--gpus", "1"], "are for --cluster"),
+        (["crossval", "--data", "x", "--cluster", "auto", "--jobs", "2"], "--jobs is for this"),
         (["study", "--data", "drawn:70", "--store", "x"], "are for --cluster"),
         (["data", "info", "drawn:70", "--votes"], "drawn faces have no votes"),
         (["compare", "nowhere"], "nowhere"),

@@ -70,6 +70,11 @@ def crossval(
         raise RecipeError(unknown("scheme", scheme, SCHEMES))
     if folds is not None and scheme != "k-fold":
         raise RecipeError(f"--folds is for --scheme k-fold; {scheme} has its own, leave it out")
+    if cluster is not None and jobs is not None:
+        raise RecipeError(
+            "--jobs is for this machine; on a cluster as many run at a time as have the --cpus and "
+            "--gpus that they need"
+        )
     workers = jobs or trainings_at_once(device)
     where = executor(cluster, cpus, gpus, store, workers)
     chosen = [recipe_of(name, set_ or [], balance) for name in recipe or ["plain"]]

@@ -98,11 +98,12 @@ def export(
         next_step(command("export", *asked, "--precision", "fp16", "--data", data))
         return
     if format_ is None:
-        format_ = "torch" if out and out.suffix == FORMATS["torch"] else "onnx"
+        format_ = "torch" if out and out.suffix.lower() == FORMATS["torch"] else "onnx"
     if format_ not in FORMATS:
         raise DataError(unknown("format", format_, FORMATS))
     out = out or Path(f"model{FORMATS[format_]}")
-    if out.suffix in FORMATS.values() and out.suffix != FORMATS[format_]:
+    ending = out.suffix.lower()
+    if ending in FORMATS.values() and ending != FORMATS[format_]:
         raise DataError(f"{out}: a file of {format_} ends in {FORMATS[format_]}; name it so")
     if format_ == "torch":
         if precision != "fp32":

@@ -101,6 +101,8 @@ def predict(
         raise DataError("of a video, give --json or --out, not both")
     if video is not None and skip_bad:
         raise DataError("--skip-bad is for pictures; of a video what can be decoded is used anyway")
+    if out is not None and str(out) == "-":
+        raise DataError("without --out, answers go to standard output; give --json for JSON")
     if largest and detector == "none":
         raise DataError("--largest is of the faces that a detector finds; leave it out with none")
     model = load(run, detector=_detector(detector, detector_model), views=views)
@@ -207,7 +209,12 @@ def _answer(
                 else f"stopped after {done:,} pictures"
             ) from None
     if not done and not kept.done:
-        raise DataError(f"none of {bad:,} files can be read" if bad else "no picture found")
+        raise DataError(
+            f"none of {bad:,} files can be read"
+            if bad
+            else "no picture found; a folder's end in .jpg, .png and the like, and a video is given "
+            "alone, by its own name"
+        )
     if bad:
         print(f"left out {bad:,} unreadable files", file=sys.stderr)
     if out:
