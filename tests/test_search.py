@@ -8,6 +8,7 @@ import signal
 import time
 from dataclasses import replace
 from functools import cache
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import mien
 from mien.balance.gan.training import Disordered
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, MienError, OutOfMemory, RecipeError, RunError
+from mien.executors.local import START
 from mien.metrics import wilson_interval
 from mien.runs.run import Run
 from mien.search import Range, Search, Space, tune, worker
@@ -28,7 +30,7 @@ from mien.search.space import setting_key
 from mien.search.trials import Trial, TrialTable
 from mien.training import fit, predict_probabilities
 
-PROCESSES = multiprocessing.get_context("fork")  # nothing is imported again
+PROCESSES = multiprocessing.get_context(START)
 BASE = {
     "width": 0.05, "image_size": 16, "stride": 8, "batch_size": 16, "epochs": 4,
     "schedule": "constant", "optimiser": "sgd", "lr": 0.01,
@@ -340,6 +342,13 @@ def fake_training(seconds: float) -> Any:
     return train
 
 
+def take_part(folder: Path, space: Space, settings: dict[str, Any], together: Barrier) -> None:
+    """A search in a process of its own, which begins when the others do."""
+    worker.train = fake_training(0.1)
+    together.wait(200)
+    tuned(folder, space, **settings)
+
+
 def test_three_searches_at_once_share_the_work_and_one_may_be_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,18 +356,15 @@ def test_three_searches_at_once_share_the_work_and_one_may_be_killed(
     monkeypatch.setattr(worker, "train", fake_training(0))
     alone = tuned(tmp_path / "alone", space, sampler="random", fidelity="hyperband")
 
-    monkeypatch.setattr(worker, "train", fake_training(0.1))
     (tmp_path / "many").mkdir()
     settings: dict[str, Any] = {"sampler": "random", "fidelity": "hyperband", "lease": 2}
-    crew = [
-        PROCESSES.Process(target=tuned, args=(tmp_path / "many", space), kwargs=settings)
-        for _ in range(3)
-    ]
+    given = tmp_path / "many", space, settings, PROCESSES.Barrier(3)
+    crew = [PROCESSES.Process(target=take_part, args=given) for _ in range(3)]
     for process in crew:
         process.start()
     victim = crew[1]
     storage = f"sqlite:///{tmp_path}/many/trials.db"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 200
     while not _running(storage, str(victim.pid)):
         assert time.monotonic() < end
         time.sleep(0.02)

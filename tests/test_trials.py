@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ import pytest
 import sqlalchemy as sa
 
 from mien.errors import RunError
+from mien.executors.local import START
 from mien.search import trials as module
 from mien.search.trials import Trial, TrialTable
 
-PROCESSES = multiprocessing.get_context("fork")  # nothing is imported again
+PROCESSES = multiprocessing.get_context(START)
 
 
 def entries(n: int, rung: int = 0) -> list[dict[str, Any]]:
@@ -229,8 +231,9 @@ def test_a_trial_that_kills_every_worker_fails_in_the_end(storage: str) -> None:
 # Workers that are killed
 
 
-def labour(storage: str, lease: float, seconds: float, log: Path) -> None:
+def labour(storage: str, lease: float, seconds: float, log: Path, together: Barrier) -> None:
     """A worker whose trainings take so many seconds, and that notes whom it did."""
+    together.wait(200)
     made = table(storage, lease)
     while any(state in ("waiting", "running") for state in states(made.trials())):
         trial = made.claim(str(os.getpid()))
@@ -244,7 +247,7 @@ def labour(storage: str, lease: float, seconds: float, log: Path) -> None:
                 file.write(f"{trial.number} {os.getpid()}\n")
 
 
-def until(true: Callable[[], bool], seconds: float = 30) -> None:
+def until(true: Callable[[], bool], seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"
@@ -256,7 +259,8 @@ def test_a_killed_worker_loses_its_own_trial_alone_and_another_does_it(
 ) -> None:
     made, log = table(storage, lease=2.0), tmp_path / "log"
     made.add(entries(12))
-    workers = [PROCESSES.Process(target=labour, args=(storage, 2.0, 0.15, log)) for _ in range(3)]
+    given = storage, 2.0, 0.15, log, PROCESSES.Barrier(3)
+    workers = [PROCESSES.Process(target=labour, args=given) for _ in range(3)]
     for worker in workers:
         worker.start()
 
@@ -268,7 +272,7 @@ def test_a_killed_worker_loses_its_own_trial_alone_and_another_does_it(
     workers[0].join()
     before = {t.number: t for t in of_first()}
     for worker in workers[1:]:
-        worker.join(30)
+        worker.join(60)
         assert worker.exitcode == 0
     found = made.trials()
     assert states(found) == ["done"] * 12

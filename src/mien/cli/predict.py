@@ -212,8 +212,8 @@ def _answer(
         raise DataError(
             f"none of {bad:,} files can be read"
             if bad
-            else "no picture found; a folder's end in .jpg, .png and the like, and a video is given "
-            "alone, by its own name"
+            else "no picture found; a folder's end in .jpg, .png and the like, and a video is "
+            "given alone, by its own name"
         )
     if bad:
         print(f"left out {bad:,} unreadable files", file=sys.stderr)
