@@ -139,12 +139,14 @@ def search_parts(
     grid = [space.recipe(setting) for setting in space.grid()]
     ladder = halving(len(grid), space.epochs)
     batches = tuple(dict.fromkeys(recipe.batch_size for recipe in grid))
-    parts = []
+    parts, before = [], len(grid)
     for number, rung in enumerate(ladder.rungs):
         settings = ladder.places(0, number)
-        # On a rung below their epochs, settings that differ in nothing else are one training.
+        # On a rung below their epochs, settings that differ in nothing else are one training, and
+        # those that were one training so far come to the next rung together.
         distinct = len({shortened(recipe, rung.epochs) for recipe in grid})
-        trainings = math.ceil(settings * distinct / len(grid))
+        trainings = math.ceil(math.ceil(settings * before / len(grid)) * distinct / before)
+        before = distinct
         images = len(subset_of(train, rung.share)) if rung.share < 1 else len(train)
         name = f"search, rung {number + 1}: {settings} settings"
         parts.append(Part(name, batches, trainings, rung.epochs, images, validated))

@@ -26,7 +26,7 @@ from mien.search.trials import Trial
 
 
 def trial(number: int, rung: int, value: float | None, state: str = "done") -> Trial:
-    return Trial(0, number, str(number), rung, "", state, value=value)
+    return Trial(0, number, str(number), rung, f"{number} {rung}", state, value=value)
 
 
 def played_out(fidelity: Fidelity, values: list[float | None]) -> list[Trial]:
@@ -95,6 +95,14 @@ def test_the_best_of_each_rung_and_no_others_are_promoted_once(data: st.DataObje
             assert there == set(
                 ranked[: max(1, bracket.settings // 3 ** (rung - bracket.first))]
             ), number
+
+
+def test_settings_that_were_one_training_so_far_go_on_together() -> None:
+    plan = halving(9, 9)
+    better = [replace(trial(n, 0, 0.1 * (n // 3)), work=f"{n // 3}") for n in range(9)]
+    assert sorted(due(plan, better)) == [(6, 1), (7, 1), (8, 1)]
+    second = [trial(6, 1, 0.5), trial(7, 1, 0.7), replace(trial(8, 1, 0.7), work="7 1")]
+    assert sorted(due(plan, [*better, *second])) == [(7, 2), (8, 2)]
 
 
 def test_nothing_is_promoted_before_its_rung_is_complete() -> None:

@@ -16,13 +16,14 @@ import pytest
 from mien.balance.gan import training as gan_training
 from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, RunError
+from mien.evaluation.cross_validation import CrossValidation
 from mien.executors import Local
-from mien.report import write_report
+from mien.report import comparisons, write_report
 from mien.runs.generator_recipe import GeneratorRecipe
 from mien.runs.recipe import Recipe
 from mien.runs.run import Run
 from mien.runs.store import RunStore
-from mien.study import balancing
+from mien.study import balancing, further
 from mien.study import study as study_module
 from mien.study.scales import (
     SIX,
@@ -364,6 +365,48 @@ def test_a_study_searches_and_cross_validates_what_its_scale_plans_and_reports_i
     assert "tuning" not in not_run
     assert "t-tests" not in not_run
     assert by_key["5x2"]["comparison"]["sentences"][0].split("(")[0] in page
+
+
+def test_models_that_a_search_leaves_in_one_setting_are_one_and_their_test_is_said_to_be_none(
+    faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_up(recipes: dict[str, Recipe], faces: FaceSet, scheme: str, folds: list, **_: object):
+        accuracy = np.random.default_rng(0).normal(0.5, 0.01, (len(recipes), len(folds)))
+        told = [{"name": f.name, "n_train": len(f.train), "n_held_out": len(f.held_out)}
+                for f in folds]  # fmt: skip
+        none = [[None] * len(folds)] * len(recipes)
+        return CrossValidation(
+            scheme, "a note", {}, recipes, told, accuracy, accuracy, accuracy, none, []
+        )
+
+    monkeypatch.setattr(further, "cross_validate", made_up)
+    both = TINY, TINY.but(attention="cbam")
+    tuned, default = (
+        {one.title: Candidate(one, one.key if searched else None) for one in both}
+        for searched in (True, False)
+    )
+    plain, cbam = (one.title for one in both)
+    planned = PlannedValidation(
+        "5x2",
+        (*tuned.values(), *default.values()),
+        pairs=((tuned[plain], default[plain]), (tuned[cbam], default[cbam]),
+               (default[plain], default[cbam])),
+    )  # fmt: skip
+    found = {both[0].key: {"best": {"setting": {"lr": TINY.lr}}},
+             both[1].key: {"best": {"setting": {"lr": 0.5}}}}  # fmt: skip
+    means = further.Means(None, 1, "", "", None, None, None, 1)
+    results = further.validate(planned, faces["train"], found, "", means)
+    names = {one.name for one in (*tuned.values(), default[cbam])}
+    assert {model["name"] for model in results["models"]} == names
+    tested = {(test["first"], test["second"]) for test in results["comparison"]["tests"]}
+    assert tested == {
+        (tuned[cbam].name, default[cbam].name), (tuned[plain].name, default[cbam].name)
+    }  # fmt: skip
+    assert results["same"] == {default[plain].name: tuned[plain].name}
+    table = comparisons.tests(results, "")
+    assert any("not tested against each other" in note for note in table.notes)
+    (settings,) = (note for note in comparisons.means(results, "").notes if "Settings:" in note)
+    assert f"{tuned[cbam].name} batch_size 16, lr 0.5" in settings
 
 
 def test_a_study_trains_a_generator_on_its_training_images_and_reports_its_faces(

@@ -125,7 +125,8 @@ def _divide(faces: FaceSet, parts: int, rng: np.random.Generator) -> np.ndarray:
     Groups are dealt out, the largest first, each to the part with the fewest images of its class,
     among equals to the one with the fewest images at all. So a class differs between two parts by
     its largest group at the most (but for copies with several labels), and a class with a group
-    for each part is in each.
+    for each part is in each. Among parts that are equal in both, chance decides, or the largest
+    groups would meet in every repeat.
     """
     refuse_generated(faces, f"{faces.name}, to be divided", DIVIDE)
     group, votes = copies(faces.groups, faces.labels, len(faces.classes))
@@ -134,7 +135,7 @@ def _divide(faces: FaceSet, parts: int, rng: np.random.Generator) -> np.ndarray:
     part_of_group = np.empty(len(votes), np.int64)
     # Class by class among groups of equal size: interleaved, the ties would not even out.
     for number in np.lexsort((rng.random(len(votes)), label, -size)):
-        part = np.lexsort((loads.sum(1), loads[:, label[number]]))[0]
+        part = np.lexsort((rng.random(parts), loads.sum(1), loads[:, label[number]]))[0]
         part_of_group[number] = part
         loads[part] += votes[number]
     return part_of_group[group]

@@ -19,6 +19,10 @@ def validations(results: Results) -> list[Validation]:
     return results.get("validations", [])
 
 
+TUNED = ("batch_size", "lr", "l2", "optimiser", "epochs")
+"""The parameters of Table IV."""
+
+
 def validation_tables(results: Results) -> list[Table]:
     """The tables of every cross-validation."""
     tables = []
@@ -78,18 +82,34 @@ def means(validation: Validation, context: str) -> Table:
             Column("epochs", count),
         ],
         rows,
-        notes=[f"{validation['note'].capitalize()}.", *_settings(validation)],
+        notes=[f"{validation['note'].capitalize()}.", *_same(validation), *_settings(validation)],
         context=context,
     )
 
 
+def _same(validation: Validation) -> list[str]:
+    """Which models are one, and so not tested; studies of before do not say."""
+    return [
+        f"{name}: its search chose the settings of {known}, so that both are one model, called "
+        f"{known} here, and not tested against each other."
+        for name, known in validation.get("same", {}).items()
+    ]
+
+
 def _settings(validation: Validation) -> list[str]:
-    tuned = [model["name"] for model in validation["models"] if model["name"].endswith("tuned")]
-    if not tuned:
+    """In which settings each model was trained, and what tuned means."""
+    models = validation["models"]
+    if not any(model["name"].endswith("tuned") for model in models):
         return []
+    settings = "; ".join(
+        f"{model['name']} " + ", ".join(f"{name} {model['recipe'][name]}" for name in TUNED)
+        for model in models
+    )
     return [
         "Tuned: in the best setting of the search, which was chosen on the validation split with "
-        "networks trained on all of these images; the gain over the default is optimistic for it."
+        "networks trained on all of these images; the gain over the default is optimistic for it.",
+        f"Settings: {settings}. A default is that of the space that was searched, which need not "
+        "be that of the tables of accuracy.",
     ]
 
 
@@ -154,7 +174,11 @@ def tests(validation: Validation, context: str) -> Table:
             Column("95 % interval", _points, "points", "points"),
         ],
         rows,
-        notes=[*assumptions, "Holm: over all tests of one kind here."],
+        notes=[
+            *assumptions,
+            "Holm: over all tests of one kind here.",
+            *_same(validation),
+        ],
         context=context,
     )
 

@@ -142,7 +142,8 @@ def due(fidelity: Fidelity, trials: Sequence[Trial]) -> list[tuple[int, int]]:
     """What is to be trained beyond the trials there are: number of the setting, and rung.
 
     For every rung of a bracket that is complete, the best of it on the next rung. A failed trial is
-    never promoted, and of equals the one that entered first is.
+    never promoted, and of equals the one that entered first is. Settings that were one training so
+    far, because they differ in epochs that come later, go on together: nothing tells them apart.
     """
     there = {(trial.number, trial.rung) for trial in trials}
     found = []
@@ -155,7 +156,8 @@ def due(fidelity: Fidelity, trials: Sequence[Trial]) -> list[tuple[int, int]]:
             if len(ended) < wanted:
                 break
             best = sorted((t for t in ended if t.value is not None), key=merit)
-            promoted = best[: fidelity.places(number, rung + 1)]
+            works = {t.work for t in best[: fidelity.places(number, rung + 1)]}
+            promoted = [t for t in best if t.work in works]
             found += [(t.number, rung + 1) for t in promoted if (t.number, rung + 1) not in there]
             wanted = len(promoted)
     return found

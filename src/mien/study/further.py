@@ -85,7 +85,8 @@ def validate(
     Returns
     -------
     dict
-        `CrossValidation.to_dict`, with ``key``, and ``comparison`` (`Comparison.to_dict`) or
+        `CrossValidation.to_dict`, with ``key``, ``same`` (models that a search left in the
+        settings of another, whose name they go by), and ``comparison`` (`Comparison.to_dict`) or
         ``why`` there is none.
 
     Raises
@@ -94,10 +95,12 @@ def validate(
         if a search that tunes one of the models is missing.
     """
     recipes: dict[str, Recipe] = {}
+    divided_as: dict[str, str] = {}  # the best setting may be the default
     for model in planned.models:
         recipe = _tuned(model, found)
-        if recipe not in recipes.values():  # the best setting may be the default
-            recipes[model.name] = recipe
+        name = next((name for name, same in recipes.items() if same == recipe), model.name)
+        divided_as[model.name] = name
+        recipes[name] = recipe
     folds = five_by_two(train) if planned.scheme == "5x2" else k_fold(train, planned.folds)
     print(f"study: {planned.key} of {', '.join(recipes)}", file=sys.stderr)
     cv = cross_validate(
@@ -114,14 +117,12 @@ def validate(
         store=means.store,
         label=label,
     )
-    results = {"key": planned.key, **cv.to_dict()}
+    same = {name: known for name, known in divided_as.items() if name != known}
+    results = {"key": planned.key, **cv.to_dict(), "same": same}
     try:
-        pairs = [
-            (first.name, second.name)
-            for first, second in planned.pairs
-            if first.name in recipes and second.name in recipes
-        ]
-        return {**results, "comparison": compare_folds(cv, pairs).to_dict(), "why": None}
+        pairs = [(divided_as[one.name], divided_as[other.name]) for one, other in planned.pairs]
+        different = list(dict.fromkeys(pair for pair in pairs if len(set(pair)) == 2))
+        return {**results, "comparison": compare_folds(cv, different).to_dict(), "why": None}
     except MienError as error:
         return {**results, "comparison": None, "why": str(error)}
 
