@@ -141,9 +141,7 @@ def main(argv: Sequence[str] | None = None) -> str:
     first, *others = found = trials.train_all(list(changed.values()), parts, args)
     ours, theirs = first.unseen_accuracies, [trial.unseen_accuracies for trial in others]
     compared = [trials.difference(ours, other) for other in theirs]
-    p: list[float | None] = [None] * len(others)
-    if args.seeds > 1:
-        p = [*trials.p_values(ours, theirs)]
+    p = trials.p_values(ours, theirs) if args.seeds > 1 else [None] * len(others)
     table = Table(
         "ablation",
         "One change at a time.",

@@ -137,12 +137,23 @@ def _trial(recipe: Recipe, runs: Sequence[Run], parts: Parts) -> Trial:
     return Trial(recipe, runs, right.mean(1), right[:, parts.unseen].mean(1), right.shape[1])
 
 
-def p_values(first: np.ndarray, others: Sequence[np.ndarray]) -> list[float]:
-    """Of a paired t-test over the seeds of each of `others` with `first`, corrected by Holm."""
+def p_values(first: np.ndarray, others: Sequence[np.ndarray]) -> list[float | None]:
+    """Of a paired t-test over the seeds of each of `others` with `first`, corrected by Holm.
+
+    None where every seed differs by the same, of which the test says nothing.
+    """
     from scipy.stats import ttest_rel
 
     # Of a change that changes nothing the test itself would say nothing.
-    return list(holm([ttest_rel(o, first).pvalue if (o != first).any() else 1.0 for o in others]))
+    found = [ttest_rel(o, first).pvalue if (o != first).any() else 1.0 for o in others]
+    known = [not _varies_not(o - first) for o in others]
+    corrected = iter(holm([p for p, it_is in zip(found, known, strict=True) if it_is]))
+    return [float(next(corrected)) if it_is else None for it_is in known]
+
+
+def _varies_not(differences: np.ndarray) -> bool:
+    """Whether the seeds differ by one and the same amount, but for rounding, that is not 0."""
+    return bool(differences.any() and np.ptp(differences) < 1e-12)
 
 
 def difference(first: np.ndarray, second: np.ndarray) -> list:
@@ -155,8 +166,10 @@ def difference(first: np.ndarray, second: np.ndarray) -> list:
     points = 100 * (second - first)
     if len(points) < 2:
         return [points.mean(), None, "one seed says nothing about it"]
-    if np.ptp(points) == 0:
-        bounds = (float(points[0]), float(points[0]))
+    if _varies_not(second - first):
+        return [points.mean(), None, "every seed says the same, and nothing about others"]
+    if not points.any():
+        bounds = (0.0, 0.0)
     else:
         found = ttest_rel(100 * second, 100 * first).confidence_interval()
         bounds = (float(found.low), float(found.high))

@@ -557,6 +557,17 @@ def test_a_difference_is_beyond_the_spread_where_a_paired_t_test_says_so(
         assert verdict.startswith("beyond" if beyond else "within")
 
 
+def test_seeds_that_all_differ_by_the_same_give_no_verdict(bench: ModuleType) -> None:
+    first, same = np.array([0.5, 0.6, 0.4]), np.array([0.51, 0.61, 0.41])
+    points, bounds, verdict = bench.trials.difference(first, same)
+    assert (pytest.approx(points), bounds) == (1.0, None)
+    assert "nothing about others" in verdict
+    other = np.array([0.52, 0.61, 0.40])
+    (alone,) = bench.trials.p_values(first, [other])
+    assert bench.trials.p_values(first, [same, other]) == [None, alone]
+    assert bench.trials.p_values(first, [first]) == [1.0]
+
+
 def test_one_seed_gives_no_verdict(bench: ModuleType) -> None:
     points, bounds, verdict = bench.trials.difference(np.array([0.5]), np.array([0.6]))
     assert points == pytest.approx(10)

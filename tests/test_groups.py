@@ -159,6 +159,7 @@ def test_each_group_has_the_figures_of_scikit_learn_and_wilsons_interval() -> No
         assert one.macro_f1 == pytest.approx(f1_score(labels[rows], guess, average="macro"))
         expected = proportion_confint((guess == labels[rows]).sum(), rows.sum(), method="wilson")
         np.testing.assert_allclose(one.accuracy_interval, expected, atol=1e-9)
+        assert one.macro_f1_interval is not None
         low, high = one.macro_f1_interval
         assert low < one.macro_f1 < high
 

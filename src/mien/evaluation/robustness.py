@@ -19,13 +19,13 @@ from mien.metrics import evaluate
 
 @dataclass(frozen=True)
 class Measured:
-    """Accuracy (Wilson's interval) and macro F1 (bootstrap interval) on `n` images."""
+    """Accuracy (Wilson's interval) and macro F1 (bootstrap; None if all is right) on `n` images."""
 
     n: int
     accuracy: float
     accuracy_interval: tuple[float, float]
     macro_f1: float
-    macro_f1_interval: tuple[float, float]
+    macro_f1_interval: tuple[float, float] | None
 
 
 def measured(probabilities: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> Measured:

@@ -27,6 +27,11 @@ from mien.report.table import (
     signed,
 )
 
+ALIKE = (
+    "Rates of training are of each training by itself, and compare only where all had the machine "
+    "alike."
+)
+
 
 def cost(results: Results) -> Table:
     """Size, arithmetic, speed and time of every model."""
@@ -54,6 +59,7 @@ def cost(results: Results) -> Table:
         notes=[
             "Multiply-adds and latency: one image, forward.",
             _latency(results),
+            ALIKE,
         ],
         context=context(results),
     )
@@ -130,6 +136,7 @@ def price_of_attention(results: Results) -> Table:
         notes=[
             "Against the same network without attention, in the same study.",
             _latency(results),
+            ALIKE,
             ONE_SEED,
         ],
         context=context(results, split, n) if split else context(results),

@@ -59,7 +59,8 @@ FAST = PLAIN.but(
     epochs=6, batch_size=128, optimiser="muon", lr=0.03, label_smoothing=0.1, ema=0.99,
     shift=0.08, rotate=0.0, zoom=0.0, brightness=0.0, contrast=0.0, erase=0.0,
 )  # fmt: skip
-"""Few epochs: orthogonal steps and little augmentation. 64.6 % on PublicTest."""
+"""Few epochs: orthogonal steps and little augmentation. 64.6 % on PublicTest
+with one seed in fp32, 63.5 over three in bf16."""
 
 TINY = Recipe(
     model="plain", width=0.25, image_size=24, stride=16, schedule="constant", flip=0.5, shift=0.08
