@@ -238,6 +238,19 @@ def test_images_that_stand_in_the_training_part_are_left_out_and_counted() -> No
     assert "a part of train, or with other labels" in fold.notes[1]
 
 
+def test_images_of_the_training_part_of_before_a_set_was_divided_anew_are_left_out() -> None:
+    faces = draw_faces(210, size=24)
+    before = faces["train"]
+    trained = model(faces, "train")
+    trained = replace(trained, trained_on={**trained.trained_on, "sketch": before.sketch})
+    held_out = np.flatnonzero(faces.split == "validation")
+    moved = np.flatnonzero(faces.split == "train")[:5]
+    split = faces.split.copy()
+    split[held_out[:5]], split[moved] = "train", "validation"
+    part = part_of(replace(faces, split=split), [trained])
+    np.testing.assert_array_equal(part.faces.names, faces.names[held_out[5:]])
+
+
 def test_a_model_of_the_set_lifted_is_one_of_the_set() -> None:
     faces = draw_faces(210, size=24)
     part = faces["train"]

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import shutil
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -212,6 +213,14 @@ def test_splits_of_a_general_folder_keep_their_names(tmp_path):
     assert faces.splits == ("train", "valid", "test")
     assert len(set(faces.names)) == 18
     assert faces.names[0] == "train/happy/0.png"
+
+
+def test_one_name_in_two_forms_of_unicode_is_one_class(tmp_path):
+    for split, form in (("train", "NFC"), ("test", "NFD")):
+        folder = tmp_path / split / unicodedata.normalize(form, "Très heureux")
+        folder.mkdir(parents=True)
+        Image.new("L", (8, 8), 9 if form == "NFC" else 90).save(folder / "1.png")
+    assert read(tmp_path).classes == (unicodedata.normalize("NFC", "Très heureux"),)
 
 
 def test_files_sort_as_a_person_counts():

@@ -20,7 +20,7 @@ import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -36,6 +36,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import mien.server.app
+import mien.server.batching
 import mien.server.body
 import mien.server.listen
 from mien.cli import main
@@ -296,6 +297,15 @@ REFUSED: dict[str, tuple[dict[str, Any], int, int | None, str]] = {
     ),
     "a format of costly headers": ({"files": files(TIFF)}, 422, 0, "not an image"),
     "very many pictures": ({"files": files(*[b""] * 999)}, 413, None, "may have 3 pictures"),
+    "boxes of text": (
+        {"json": as_json(grey(1), boxes=[[["0", "0", "5", "5"]]])}, 422, 0, "must be a list of"
+    ),
+    "boxes of truth": (
+        {"json": as_json(grey(1), boxes=[[[True, True, 5, 5]], ])}, 422, 0, "must be a list of"
+    ),
+    "nested boxes": (
+        {"json": as_json(grey(1), boxes=[[[[0], [0], [5], [5]]]])}, 422, 0, "must be a list of"
+    ),
     "many boxes": (
         {"json": as_json(grey(1), boxes=[[[0, 0, 8, 8]] * 9])}, 413, None, "9 boxes, and a request",
     ),
@@ -374,10 +384,9 @@ def test_a_key_of_any_length_is_not_sent_back(client: TestClient) -> None:
     assert len(answer.content) < 2000
 
 
-def test_a_connection_that_sends_no_whole_head_is_closed(
-    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mien.server.listen, "HEAD", 1.0)
+@contextmanager
+def listened_to(classifier: Classifier) -> Iterator[tuple[tuple[str, int], uvicorn.Server]]:
+    """Address and server of a classifier, in a thread, with the protocol of the command."""
     listening = bound("127.0.0.1", 0)
     config = uvicorn.Config(
         create_app(classifier), http=Punctual, log_level="error", timeout_graceful_shutdown=1
@@ -386,7 +395,17 @@ def test_a_connection_that_sends_no_whole_head_is_closed(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        address = ("127.0.0.1", listening.getsockname()[1])
+        yield listening.getsockname()[:2], server
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_a_connection_that_sends_no_whole_head_is_closed(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mien.server.listen, "HEAD", 1.0)
+    with listened_to(classifier) as (address, _):
         begun, whole = socket.create_connection(address), socket.create_connection(address)
         begun.sendall(b"GET /healthz HTTP/1.1\r\nHost")
         head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -396,9 +415,47 @@ def test_a_connection_that_sends_no_whole_head_is_closed(
         assert begun.recv(9) == b""
         whole.sendall(b'"images": []      }')  # a body has the time of a request
         assert whole.recv(12) == b"HTTP/1.1 422"
-    finally:
-        server.should_exit = True
-        thread.join()
+
+
+def test_a_connection_whose_answers_are_not_read_is_closed(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mien.server.listen, "HEAD", 1.0)
+    with listened_to(classifier) as (address, server), socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(address)
+        deaf.settimeout(5)
+        with suppress(OSError):  # closed while it still asks, or not listened to any more
+            deaf.sendall(2000 * b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        until = time.monotonic() + 60
+        while not server.server_state.total_requests or server.server_state.connections:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_a_slash_too_many_leads_nowhere(client: TestClient) -> None:
+    for address in ("/healthz/", "/v1/predict/", "/page"):
+        answer = client.get(address, headers={"host": "elsewhere.com"}, follow_redirects=False)
+        assert (answer.status_code, answer.headers.get("location")) == (404, None)
+
+
+def test_a_batcher_does_not_wait_for_a_long_batch_when_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mien.server.batching, "PATIENCE", 0.1)
+    began, go = threading.Event(), threading.Event()
+
+    def work(jobs: Sequence[int]) -> list[int]:
+        began.set()
+        go.wait(60)
+        return list(jobs)
+
+    batcher = Batcher(work, most=1, wait=0.0)
+    (at_work,) = batcher.submit([1])
+    assert began.wait(60)
+    batcher.close()
+    assert not at_work.done()
+    go.set()
 
 
 def test_no_part_of_a_request_is_written_to_the_disk(

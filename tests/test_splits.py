@@ -47,6 +47,12 @@ def test_roles_are_told_from_names(names, expected):
     assert found == Roles(*expected)
 
 
+def test_a_split_that_has_no_role_is_noted():
+    names = ("train", "validation", "test", "extra")
+    found, _ = roles(faces(np.repeat(names, 140), np.tile(SEVEN, 4)))
+    assert any(note.startswith("not used") and note.endswith(": extra") for note in found.notes)
+
+
 def test_validation_is_carved_from_train_where_there_is_none():
     whole = faces(np.repeat(["train", "test"], 140), np.tile(SEVEN, 2))
     carved, found = roles(whole, validation_share=0.2)

@@ -11,13 +11,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 from mien.errors import MienError, RecipeError
+
+if TYPE_CHECKING:
+    from mien.data.faceset import FaceSet
 
 ORDER = (
     "predict", "serve", "fetch", "demo", "data", "study", "report", "train", "pretrain", "recipes",
@@ -155,6 +158,12 @@ def command_line() -> str:
 def command(*words: object) -> str:
     """A command of ours as it can be typed into a shell."""
     return shlex.join(["mien", *map(str, words)])
+
+
+def say_notes(faces: FaceSet) -> None:
+    """Say how a data set was read, and what was left out of it."""
+    for note in faces.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def next_step(text: str) -> None:

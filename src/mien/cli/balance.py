@@ -16,6 +16,7 @@ from mien.cli.app import (
     app,
     command,
     next_step,
+    say_notes,
     settings_given,
     stoppable,
 )
@@ -79,6 +80,7 @@ def balance(
     judges = [Run.open(path) if path else None for path in (features, classifier)]
     chosen = _generator(generator, set_ or [])
     faces, parts = roles(read(data, skip_bad=skip_bad))
+    say_notes(faces)
     with stoppable():
         done, sheets, made = balance_classes(
             faces[parts.train],

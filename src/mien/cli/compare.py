@@ -21,6 +21,7 @@ from mien.cli.app import (
     app,
     command,
     next_step,
+    say_notes,
     stoppable,
 )
 from mien.cli.cluster import Cluster, CpusEach, GpusEach, Store, executor
@@ -86,6 +87,7 @@ def crossval(
     votes = any(one.wants_votes for one in chosen)
     given = read(data, skip_bad=skip_bad, votes=votes)
     faces, parts = roles(given)
+    say_notes(faces)
     divided = faces[parts.train]
     if scheme == "official":
         if parts.validation not in given.splits:

@@ -51,6 +51,7 @@ def serve(
     """
     try:
         from mien import server
+        from mien.server.batching import BATCHES
         from mien.server.listen import is_loopback
     except ModuleNotFoundError as error:
         raise MienError(f"a server needs {error.name}: pip install 'mien[serve]'") from error
@@ -73,5 +74,5 @@ def serve(
     server.serve(classifier, host, port, bounds, token, started)
     print("stopped; nothing was kept", flush=True)
     others = set(threading.enumerate()) - {threading.main_thread()}
-    if not all(thread.daemon for thread in others):
+    if any(not thread.daemon or thread.name == BATCHES for thread in others):
         os._exit(0)  # a picture that nobody waits for any more is still being decoded

@@ -19,6 +19,7 @@ from mien.cli.app import (
     app,
     command,
     next_step,
+    say_notes,
     settings_given,
     stoppable,
 )
@@ -67,6 +68,7 @@ def train(
     chosen = recipe_of(recipe, set_ or [], balance)
     where = str(choose_device(device))
     faces, parts = roles(read(data, skip_bad=skip_bad, votes=chosen.wants_votes))
+    say_notes(faces)
     train, validation = faces[parts.train], faces[parts.validation]
     with stoppable():
         if processes == 1 and launcher == "torch":
@@ -112,6 +114,7 @@ def pretrain(
 
     chosen = recipe_of(recipe, set_ or [])
     faces, parts = roles(read(data, skip_bad=skip_bad))
+    say_notes(faces)
     with stoppable():
         train_without_labels(chosen, faces[parts.train], out, epochs=epochs, device=device)
     print(f"weights: {out}")
@@ -163,6 +166,8 @@ def _print_metrics(run: Any, split: str) -> None:
         f"balanced {metrics.balanced_accuracy:.4f}, macro F1 {metrics.macro_f1:.4f}, "
         f"{metrics.n:,} images"
     )
+    if found.seen is not None and found.seen.any():
+        print(f"{found.seen.sum():,} of them stand in the training part too")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from mien.cli.app import (
     app,
     command,
     next_step,
+    say_notes,
     stoppable,
 )
 from mien.cli.train import Balance, recipe_of
@@ -98,6 +99,7 @@ def tune(
     votes = base.wants_votes or any(name in searched.parameters for name in VOTES)
     faces = read(data, skip_bad=skip_bad, votes=votes)
     prepared, parts = roles(faces)
+    say_notes(prepared)
     inner: Any = k_fold(prepared[parts.train], folds) if folds else ()
 
     def opened() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -181,6 +182,7 @@ def _common_top(images: list[str]) -> str:
 
 def _place(parts: list[str], has_splits: bool) -> tuple[str, str | None]:
     """Split and class that a relative path tells."""
+    parts = [unicodedata.normalize("NFC", part) for part in parts]
     if len(parts) == 3:
         return parts[0], parts[1]
     if len(parts) == 2 and (has_splits or parts[0].lower() in SPLITS):
@@ -196,7 +198,10 @@ def _classes(names: set[str]) -> tuple[tuple[str, ...], dict[str, int], tuple[st
     if numbers is not None:
         notes: tuple[str, ...] = ()
         if set(names) == set(official.NUMBERS):
-            notes = ("the class folders 0 to 6 are read as the official numbers of FER-2013",)
+            notes = (
+                "the class folders 0 to 6 are read as the official numbers of FER-2013; if yours "
+                "are numbered otherwise, as AffectNet's are, rename them",
+            )
         there = sorted(set(numbers.values()))
         classes = tuple(CLASSES[number] for number in there)
         if absent := [name for name in CLASSES if name not in classes]:

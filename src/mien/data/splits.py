@@ -76,6 +76,9 @@ def roles(faces: FaceSet, *, seed: int = 0, validation_share: float = 0.1) -> tu
         faces = carve(faces, train, {validation: validation_share}, seed)
     _refuse_unlabelled(faces, train)
     found = Roles(train, validation, test)
+    if unused := [name for name in faces.splits if name not in (train, validation, test)]:
+        note = f"not used, for another has the role or the name tells none: {', '.join(unused)}"
+        faces = replace(faces, notes=(*faces.notes, note))
     for split in (validation, test):
         if split is not None:
             refuse_generated(

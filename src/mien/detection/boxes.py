@@ -63,7 +63,11 @@ def checked(boxes: Any, shape: tuple[int, ...], name: str) -> list[Box]:
     """
     height, width = shape[:2]
     try:
-        rows = np.asarray(boxes, np.float64).reshape(len(boxes), 4)
+        given = np.asarray(boxes)
+        numbers = given.ndim == 2 and given.dtype.kind in "iuf"
+        if given.size and (not numbers or any(isinstance(v, bool) for row in boxes for v in row)):
+            raise ValueError("text, or truth, or lists of lists")
+        rows = given.astype(np.float64).reshape(len(boxes), 4)
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{name}: boxes [n, 4] must be a list of [x, y, width, height]") from error
     whole = []

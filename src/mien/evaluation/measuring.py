@@ -67,7 +67,7 @@ def measure(
         progress(f"groups: {given.unlisted:,} of {len(chosen):,} images are not in {groups}")
         if given.elsewhere:
             progress(f"groups: {given.elsewhere:,} rows are about other images")
-    notes = list(part.notes)
+    notes = [*faces.notes, *part.notes]
     if part.opened:
         names = [model.name for model in opened]
         notes += write_openings(out / "openings.jsonl", part.opened, part.fingerprint, names)

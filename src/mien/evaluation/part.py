@@ -148,6 +148,8 @@ def _unseen(
                 f"{model.title} was trained on a part of {', '.join(train.splits)}, or with other "
                 "labels: it counts as trained on all of it"
             )
+            # A set that grew, or was cleaned, is divided otherwise than when it was trained on.
+            seen |= part.among(model.trained_on.get("sketch", ""))
         if train.fingerprint not in looked:
             looked.add(train.fingerprint)
             seen |= part.stands_in(train)

@@ -108,6 +108,7 @@ def create_app(
         summary="Expressions of faces in pictures, as people would label them.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to an absolute address, which behind a proxy is another one
         lifespan=lifespan,
     )
     app.add_middleware(watched, metrics=metrics)

@@ -14,6 +14,13 @@ Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 
 
+BATCHES = "mien batches"
+"""Name of the thread."""
+
+PATIENCE = 1.0
+"""Seconds that a batch at work has when the server ends: nobody waits for its answers any more."""
+
+
 class Batcher(Generic[Job, Answer]):
     """A queue and the thread that empties it, several jobs at a time.
 
@@ -39,7 +46,7 @@ class Batcher(Generic[Job, Answer]):
         self._work, self._most, self._wait, self._observe = work, most, wait, observe
         self._queue: SimpleQueue[Future[Answer] | None] = SimpleQueue()
         self._jobs: dict[Future[Answer], Job] = {}
-        self._thread = Thread(target=self._run, name="mien batches", daemon=True)
+        self._thread = Thread(target=self._run, name=BATCHES, daemon=True)
         self._thread.start()
 
     def submit(self, jobs: Sequence[Job]) -> list[Future[Answer]]:
@@ -52,13 +59,13 @@ class Batcher(Generic[Job, Answer]):
         return futures
 
     def close(self) -> None:
-        """Finish the batch at work, cancel what waits, and end the thread."""
+        """Cancel what waits, and end the thread; a long batch at work ends with the process."""
         with contextlib.suppress(Empty):
             while True:
                 if (future := self._queue.get_nowait()) is not None:
                     future.cancel()
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(PATIENCE)
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

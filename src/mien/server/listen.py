@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import ipaddress
 import socket
@@ -26,6 +27,8 @@ BACKLOG = 128
 GRACE = 3
 """Seconds that requests get to end in when the server is stopped."""
 
+_MMAP_THRESHOLD = -3  # of mallopt(3): what is larger is a mapping of its own
+
 
 class Punctual(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
     """Closes a connection on which no whole head of a request comes in time.
@@ -36,6 +39,16 @@ class Punctual(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._late = self.loop.call_later(HEAD, self._close_late)
+        self._unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:  # the client reads nothing, and what waits for it takes room
+        super().pause_writing()
+        self._unread = self.loop.call_later(HEAD, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+        super().resume_writing()
 
     def on_response_complete(self) -> None:
         self._late.cancel()
@@ -44,11 +57,13 @@ class Punctual(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._late.cancel()
+        if self._unread is not None:
+            self._unread.cancel()
         super().connection_lost(exc)
 
     def _close_late(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+            self.transport.abort()  # close() would wait for a client that does not read
 
 
 def serve(
@@ -75,6 +90,7 @@ def serve(
         if the port is in use or the address is not of this machine.
     """
     app = create_app(classifier, limits, token)
+    _give_memory_back()
     with bound(host, port) as listening:
         shown = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(
@@ -89,6 +105,15 @@ def serve(
         started(f"http://{shown}:{listening.getsockname()[1]}/")
         with suppress(KeyboardInterrupt):  # uvicorn raises it again when all is closed
             uvicorn.Server(config).run(sockets=[listening])
+
+
+def _give_memory_back() -> None:
+    """Have glibc give back what a picture took, where it is the C library.
+
+    It would keep large pictures in an arena of each thread, up to twice what `memory_mb` allows.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**20)
 
 
 def bound(host: str, port: int) -> socket.socket:
