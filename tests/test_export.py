@@ -582,6 +582,22 @@ def test_the_command_writes_by_the_files_ending(run: Run, tmp_path: Path) -> Non
     )
 
 
+def test_a_temperature_that_helps_nowhere_but_where_it_was_fitted_is_left_out() -> None:
+    rng = np.random.default_rng(0)
+    kept = []
+    for _ in range(20):  # twelve images, on which a calibrated model is as it should be
+        p = soften(rng.dirichlet(np.ones(7), 12), 1.0)
+        labels = (p.cumsum(1) > rng.random((12, 1))).argmax(1)
+        found = calibrate(p, labels, np.arange(12))
+        if found.temperature == 1:
+            assert found.error_before == pytest.approx(found.error_after)
+        kept.append(found.temperature == 1)
+    assert sum(kept) >= 10
+    p = soften(rng.dirichlet(np.ones(7), 500), 1.0)
+    labels = (p.cumsum(1) > rng.random((500, 1))).argmax(1)
+    assert calibrate(soften(p, 0.4), labels, np.arange(500)).temperature > 2, "where it helps"
+
+
 @pytest.mark.parametrize("truth", [0.5, 1.0, 2.5])
 def test_the_temperature_is_found_that_labels_were_drawn_with(truth: float) -> None:
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ fitted on all folds but one, measured on that one, in turn; what is kept is fitt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ class Calibration:
     Attributes
     ----------
     images, folds : how many there were
-    temperature : fitted on all images
+    temperature : fitted on all images; 1 where none helps
     error_before, error_after : expected calibration error without a temperature, and with one that
         was fitted on the other folds
     threshold : None where none was asked for
@@ -73,6 +74,9 @@ def calibrate(
     seed: int = 0,
 ) -> Calibration:
     """Fit a temperature, and a threshold where one is wanted; measure both by cross-fitting.
+
+    The temperature is 1 where one that is fitted on the other folds makes the labels of a fold less
+    likely, as it may on few images.
 
     Parameters
     ----------
@@ -106,16 +110,18 @@ def calibrate(
             "train with a larger validation split"
         )
     fold = (np.random.default_rng(seed).permutation(len(found)) % folds)[inverse]
-    softened = np.empty_like(probabilities, dtype=np.float64)
-    answered = np.zeros(len(labels), bool)
-    for number in range(folds):
-        out = fold == number
-        temperature = fit_temperature(probabilities[~out], labels[~out])
-        softened[out] = soften(probabilities[out], temperature)
-        if wanted:
-            others = soften(probabilities[~out], temperature)
-            answered[out] = softened[out].max(1) >= threshold_for(others, labels[~out], **wanted)
+    parts = [fold == number for number in range(folds)]
+    temperatures = [fit_temperature(probabilities[~out], labels[~out]) for out in parts]
     temperature = fit_temperature(probabilities, labels)
+    softened = _by_parts(probabilities, parts, temperatures)
+    if _loss(softened, labels) >= _loss(probabilities, labels):
+        temperature, temperatures = 1.0, [1.0] * folds
+        softened = _by_parts(probabilities, parts, temperatures)
+    answered = np.zeros(len(labels), bool)
+    for out, one in zip(parts, temperatures, strict=True):
+        if wanted:
+            others = soften(probabilities[~out], one)
+            answered[out] = softened[out].max(1) >= threshold_for(others, labels[~out], **wanted)
     threshold = None
     if wanted:
         value = threshold_for(soften(probabilities, temperature), labels, **wanted)
@@ -135,6 +141,21 @@ def calibrate(
         calibration_error(softened, labels),
         threshold,
     )
+
+
+def _by_parts(
+    probabilities: np.ndarray, parts: Sequence[np.ndarray], temperatures: Sequence[float]
+) -> np.ndarray:
+    """Probabilities softened by another temperature in each part."""
+    softened = np.empty_like(probabilities, dtype=np.float64)
+    for part, temperature in zip(parts, temperatures, strict=True):
+        softened[part] = soften(probabilities[part], temperature)
+    return softened
+
+
+def _loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """How unlikely the labels are."""
+    return -float(np.log(probabilities[np.arange(len(labels)), labels].clip(1e-12)).mean())
 
 
 def threshold_for(

@@ -94,11 +94,12 @@ def _check(recipe: GeneratorRecipe, train: FaceSet) -> None:
     if not train.labelled:
         raise DataError(f"{train.name}: has images without a label; leave them out")
     if train.size != recipe.image_size:
+        possible = train.size % 16 == 0
+        or_else = ", or set image_size in the generator's own recipe, a TOML file" * possible
         raise DataError(
             f"{train.name}: has images of {train.size} pixels, and the generator's image_size is "
-            f"{recipe.image_size}; read the images at that size (`mien data store --size "
-            f"{recipe.image_size}` writes such a set), or set image_size = {train.size} in the "
-            "generator's own recipe, a TOML file"
+            f"{recipe.image_size}; `mien data store DATA NEW --size {recipe.image_size}` writes a "
+            f"set of that size{or_else}"
         )
     for name, count in zip(train.classes, train.counts(), strict=True):
         if count < 2:
