@@ -90,8 +90,8 @@ def means(validation: Validation, context: str) -> Table:
 def _same(validation: Validation) -> list[str]:
     """Which models are one, and so not tested; studies of before do not say."""
     return [
-        f"{name}: its search chose the settings of {known}, so that both are one model, called "
-        f"{known} here, and not tested against each other."
+        f"{known} and {name} have the same settings: they are one model, called {known} here, and "
+        "not tested against each other."
         for name, known in validation.get("same", {}).items()
     ]
 

@@ -112,7 +112,7 @@ def _give_memory_back() -> None:
 
     It would keep large pictures in an arena of each thread, up to twice what `memory_mb` allows.
     """
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, 2**20)
 
 
