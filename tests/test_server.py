@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -431,6 +432,27 @@ def test_a_connection_whose_answers_are_not_read_is_closed(
         while not server.server_state.total_requests or server.server_state.connections:
             assert time.monotonic() < until
             time.sleep(0.05)
+
+
+def test_who_is_not_answered_when_the_server_stops_is_told_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gated: Any = Gated()
+    with ThreadPoolExecutor(2) as pool, listened_to(gated) as ((host, port), server):
+        ask = partial(httpx.post, f"http://{host}:{port}/v1/predict", timeout=60)
+        at_work = pool.submit(ask, files=files(grey(9)))
+        assert gated.began.wait(60)
+        waiting = pool.submit(ask, files=files(grey(9)))
+        while len(server.server_state.tasks) < 2:
+            time.sleep(0.01)
+        server.should_exit = True
+        for asked in (at_work, waiting):
+            answer = asked.result(60)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert "being stopped" in answer.json()["detail"]
+        gated.open.set()
+    assert "Traceback" not in caplog.text
 
 
 def test_a_slash_too_many_leads_nowhere(client: TestClient) -> None:

@@ -189,6 +189,8 @@ def create_app(
             raise Refused(
                 503, f"no answer within {limits.seconds:g} s; try again, or send fewer pictures"
             ) from None
+        except asyncio.CancelledError:  # by uvicorn, which gives requests some seconds to end in
+            raise Refused(503, "the server is being stopped; ask again when it runs") from None
         images = [
             {"name": one.name, "width": shown.shape[1], "height": shown.shape[0], "faces": found}
             for one, shown, found in zip(sent, decoded, faces, strict=True)
