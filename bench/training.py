@@ -257,10 +257,11 @@ def with_timm_cbam(model: nn.Module, compiled: bool = False) -> nn.Module:
 
 def step_times(
     recipe: Recipe, faces: FaceSet, rounds: int, device: torch.device
-) -> dict[str, np.ndarray]:
+) -> dict[str, tuple[np.ndarray, bool]]:
     """Seconds ``[turns]`` of a step on one fixed batch without CBAM, with ours, and with timm's.
 
-    On a CPU only CBAM is compiled, if anything, and is timed beside what it is without.
+    On a CPU only CBAM is compiled, if anything, and is timed beside what it is without. Beside the
+    seconds stands whether all weights are numbers after these steps.
     """
     torch.compiler.reset()  # else PyTorch gives up compiling after a few kinds of map
     batches = Batches(faces, recipe, normalisation(recipe.normalise, faces.images), device)
@@ -268,10 +269,13 @@ def step_times(
     # An accelerator is timed over many steps: one alone would show the time to launch it.
     at_once = 1 if device.type == "cpu" else batches.steps
 
+    models = []
+
     def create(attention: str, theirs: bool = False, compiled: bool = recipe.compile) -> Step:
         model = build_model(recipe.but(attention=attention), len(faces.classes), faces.channels)
         if theirs:
             model = with_timm_cbam(model, compiled and device.type == "cpu")
+        models.append(model)
         return create_step(model, recipe.but(compile=compiled), device, averaged=False)
 
     def timed(step: Step) -> float:
@@ -295,7 +299,8 @@ def step_times(
         timed(step)
     turns = max(3, rounds * batches.steps // at_once)
     measured = [[timed(step) for step in steps.values()] for _ in range(turns)]
-    return dict(zip(steps, np.array(measured).T, strict=True))
+    numbers = [all(bool(p.isfinite().all()) for p in model.parameters()) for model in models]
+    return dict(zip(steps, zip(np.array(measured).T, numbers, strict=True), strict=True))
 
 
 def attention_table(
@@ -305,15 +310,17 @@ def attention_table(
     rows = []
     for recipe in recipes:
         times = step_times(recipe, faces, args.rounds, torch.device(args.device))
-        none, title = times.pop("none"), recipe.but(attention="none").title
+        (none, _), title = times.pop("none"), recipe.but(attention="none").title
         # Within a turn, for a shared machine drifts from one to the next.
-        adds = {way: float(np.median(took / none)) - 1 for way, took in times.items()}
+        adds = {way: float(np.median(took / none)) - 1 for way, (took, _) in times.items()}
         usual = adds["timm's"]
         for way, added in adds.items():
             # Beside what of timm's is lost in the noise, ours has no ratio.
             ratio = added / usual if usual > 0 else None
-            medians = (1000 * float(np.median(took)) for took in (none, times[way]))
-            rows.append([title, way, *medians, 1 - 1 / (1 + added), added, ratio])
+            took, sound = times[way]
+            medians = (1000 * float(np.median(each)) for each in (none, took))
+            share = 1 - 1 / (1 + added)
+            rows.append([title, way, *medians, share, added, ratio, "yes" if sound else "no"])
     return Table(
         "attention",
         "What CBAM adds to a training step on one fixed batch: ours, and timm's in its places.",
@@ -325,6 +332,7 @@ def attention_table(
             Column("share (%)", percent),
             Column("adds (%)", percent),
             Column("of what timm's adds", decimals(2)),
+            Column("weights stay numbers"),
         ],
         rows,
         [

@@ -84,6 +84,8 @@ def test_what_was_computed_otherwise_for_a_while_has_another_name() -> None:
         (Recipe(mixup=0.2), weighed, True),
         (Recipe(cutmix=1.0, conflicts="weight"), train, True),
         (Recipe(conflicts="weight"), weighed, False),
+        (Recipe(compile=True), train, False),
+        (Recipe(compile=True, attention="cbam"), train, True),
     ):
         assert (run_name(recipe, of, valid) == named(recipe, of)) == revised
 

@@ -860,14 +860,20 @@ def test_a_video_without_a_frame_is_named_as_such(camera: type[Camera], tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["f.avi"], "no part without a row"
 
 
-def test_paths_may_be_text_and_a_summary_that_is_a_file_is_refused_first(tmp_path: Path) -> None:
+def test_paths_may_be_text_and_a_summary_that_cannot_be_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     film = str(written(tmp_path / "f.mp4", levels([9] * 5)))
     out, summary = str(tmp_path / "f.csv"), tmp_path / "summary"
     summary.touch()
-    with pytest.raises(DataError, match="summary: is a file"):
+    for place in (summary, summary / "below"):
+        with pytest.raises(RunError, match="summary is a file; name another"):
+            watch(film, Brightness(), out=out, summary=str(place))
+    summary.unlink()
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="cannot be written"):
+        patched.setattr(os, "access", lambda *_: False)
         watch(film, Brightness(), out=out, summary=str(summary))
     assert not Path(out).exists()
-    summary.unlink()
     watched = watch(film, Brightness(), out=out, summary=str(summary))
     assert Path(out) in watched.files
     assert (summary / "summary.csv").is_file()

@@ -15,6 +15,7 @@ from mien.inference.footage import Footage
 from mien.inference.recording import Record, Seen, partial_of
 from mien.inference.timeline import Timeline
 from mien.inference.tracks import Tracks
+from mien.runs.atomic import check_folder
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def predict_video(
         raise DataError(f"every {every} frames is not possible; give 1 or more")
     source = Path(source) if isinstance(source, str) else source
     out = Path(out) if isinstance(out, str) else out
-    if summary is not None and Path(summary).exists() and not Path(summary).is_dir():
-        raise DataError(f"{summary}: is a file; a summary is a folder, so name another")
+    if summary is not None:
+        check_folder(Path(summary))
     if isinstance(out, Path):
         recording.check(out)
         if isinstance(source, Path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from mien.errors import RecipeError
 from mien.models import gating
@@ -46,6 +48,28 @@ def mean(x: torch.Tensor, dim: tuple[int, ...]) -> torch.Tensor:
     """
     total = x.sum(dim, keepdim=True)
     return total / (x.numel() // total.numel())
+
+
+class Highest(torch.autograd.Function):
+    """The maximum over one dimension, which is kept; its first place has all of the gradient.
+
+    The backward of `amax` looks for what equals the maximum. A compiler keeps more digits of a map
+    in bfloat16 than of its stored maximum, so that nothing may equal it, and divides by none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, dim: int) -> torch.Tensor:
+        highest, at = x.max(dim, keepdim=True)
+        ctx.save_for_backward(at)
+        ctx.places = torch.Size((x.shape[dim], *[1] * (x.ndim - dim - 1)))
+        return highest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (at,) = ctx.saved_tensors
+        places = torch.arange(ctx.places.numel(), device=at.device).view(ctx.places)
+        return torch.where(places == at, grad, 0), None
 
 
 def compile_attention(model: nn.Module) -> None:
@@ -148,10 +172,12 @@ class CBAM(nn.Module):
 
     def plain(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The gate of the channels, the map so scaled, and the gate of the places."""
-        pooled = torch.stack((x.amax((2, 3)), mean(x, (2, 3)).flatten(1)), 1)
+        learns = torch.is_grad_enabled() and x.requires_grad
+        highest = Highest.apply if learns else partial(torch.amax, keepdim=True)  # for exporters
+        pooled = torch.cat((highest(x.flatten(2), 2), mean(x, (2, 3)).flatten(2)), 2).mT
         channel = self.channel_logits(pooled).sigmoid().to(x.dtype)[:, :, None, None]
         scaled = x * channel
-        planes = torch.cat((scaled.amax(1, keepdim=True), mean(scaled, (1,))), 1)
+        planes = torch.cat((highest(scaled, 1), mean(scaled, (1,))), 1)
         return channel, scaled, self.spatial_gate(planes).to(x.dtype)
 
     def maps(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -52,6 +52,21 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def check_folder(folder: Path) -> None:
+    """See that files can be written into a folder, there or not, before long work is done for it.
+
+    Raises
+    ------
+    RunError
+        if they cannot.
+    """
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not place.is_dir():
+        raise RunError(f"{folder}: cannot be a folder, for {place} is a file; name another")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise RunError(f"{folder}: cannot be written; name another folder")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     with replacing(path) as file:

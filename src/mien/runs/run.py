@@ -99,7 +99,8 @@ def _revision(recipe: Recipe, train: FaceSet) -> dict[str, int]:
     weighed = train.weights is not None or recipe.conflicts == "weight"
     mixed = (recipe.mixup or recipe.cutmix) and weighed  # both had the first image's weight
     grown = recipe.start_size and recipe.epochs <= 3  # no epoch had the full size
-    return {"revision": 2} if mixed or grown else {}
+    fused = recipe.compile and recipe.attention == "cbam"  # no gradients in bfloat16
+    return {"revision": 2} if mixed or grown or fused else {}
 
 
 def named_content(recipe: Recipe) -> dict[str, Any]:
