@@ -870,9 +870,10 @@ def test_paths_may_be_text_and_a_summary_that_cannot_be_is_refused_first(
         with pytest.raises(RunError, match="summary is a file; name another"):
             watch(film, Brightness(), out=out, summary=str(place))
     summary.unlink()
-    with monkeypatch.context() as patched, pytest.raises(RunError, match="cannot be written"):
+    with monkeypatch.context() as patched:
         patched.setattr(os, "access", lambda *_: False)
-        watch(film, Brightness(), out=out, summary=str(summary))
+        with pytest.raises(RunError, match="cannot be written"):
+            watch(film, Brightness(), out=out, summary=str(summary))
     assert not Path(out).exists()
     watched = watch(film, Brightness(), out=out, summary=str(summary))
     assert Path(out) in watched.files
