@@ -830,12 +830,13 @@ def no_codec(path: Path) -> Path:
     ("make", "message"),
     [
         (lambda path: path, "there is no such file"),
-        (lambda path: path.mkdir() or path, "there is no such file"),
+        (lambda path: path.mkdir() or path, "is not a file"),
+        (lambda path: os.mkfifo(path) or path, "is not a file"),
         (lambda path: (path.write_bytes(b"") and None) or path, "is empty"),
         (lambda path: path.write_bytes(b"\x00\x01abc" * 999) and path, "is no video"),
         (no_codec, "of codec 'ZZZZ', but OpenCV lacks its codec; convert"),
     ],
-    ids=["missing", "folder", "empty", "noise", "codec"],
+    ids=["missing", "folder", "pipe", "empty", "noise", "codec"],
 )
 def test_what_is_no_video_is_named_with_the_reason(
     tmp_path: Path, make: Callable[[Path], Path], message: str

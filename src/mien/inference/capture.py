@@ -49,8 +49,10 @@ def open_capture(source: Path | int) -> cv2.VideoCapture:
         if not capture.isOpened():
             raise DataError(_no_camera(source))
         return capture
-    if not source.is_file():
+    if not source.exists():
         raise DataError(f"{source}: there is no such file; check the path")
+    if not source.is_file():  # a folder or a pipe, in which nobody can go back
+        raise DataError(f"{source}: is not a file; give a video that lies in one")
     with quiet():
         capture = cv2.VideoCapture(for_ffmpeg(source), cv2.CAP_FFMPEG)
     if not capture.isOpened():
