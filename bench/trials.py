@@ -146,12 +146,12 @@ def p_values(first: np.ndarray, others: Sequence[np.ndarray]) -> list[float | No
 
     # Of a change that changes nothing the test itself would say nothing.
     found = [ttest_rel(o, first).pvalue if (o != first).any() else 1.0 for o in others]
-    known = [not _varies_not(o - first) for o in others]
-    corrected = iter(holm([p for p, it_is in zip(found, known, strict=True) if it_is]))
-    return [float(next(corrected)) if it_is else None for it_is in known]
+    told = [not _alike(o - first) for o in others]
+    corrected = iter(holm([p for p, known in zip(found, told, strict=True) if known]))
+    return [float(next(corrected)) if known else None for known in told]
 
 
-def _varies_not(differences: np.ndarray) -> bool:
+def _alike(differences: np.ndarray) -> bool:
     """Whether the seeds differ by one and the same amount, but for rounding, that is not 0."""
     return bool(differences.any() and np.ptp(differences) < 1e-12)
 
@@ -166,7 +166,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> list:
     points = 100 * (second - first)
     if len(points) < 2:
         return [points.mean(), None, "one seed says nothing about it"]
-    if _varies_not(second - first):
+    if _alike(second - first):
         return [points.mean(), None, "every seed says the same, and nothing about others"]
     if not points.any():
         bounds = (0.0, 0.0)

@@ -173,7 +173,8 @@ class CBAM(nn.Module):
     def plain(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The gate of the channels, the map so scaled, and the gate of the places."""
         learns = torch.is_grad_enabled() and x.requires_grad
-        highest = Highest.apply if learns else partial(torch.amax, keepdim=True)  # for exporters
+        # Exporters know `amax`.
+        highest = Highest.apply if learns else partial(torch.amax, keepdim=True)
         pooled = torch.cat((highest(x.flatten(2), 2), mean(x, (2, 3)).flatten(2)), 2).mT
         channel = self.channel_logits(pooled).sigmoid().to(x.dtype)[:, :, None, None]
         scaled = x * channel
