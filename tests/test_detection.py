@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import zipfile
 from http.client import IncompleteRead
 from pathlib import Path
@@ -260,6 +261,22 @@ def test_eyes_that_are_nearly_level_are_not_tilted_and_leave_the_crop_as_it_is()
 def test_a_detector_that_cannot_be_is_refused(name: str, model: str | None, told: str) -> None:
     with pytest.raises((DataError, RunError), match=told):
         detector(name, model)
+
+
+@pytest.mark.parametrize("name", ["cascade", "centerface", "yunet"])
+def test_a_pickled_detector_finds_the_same(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astronaut: np.ndarray
+) -> None:
+    files = {"centerface": centerface_of(maps_of(8, 8)), "yunet": yunet_file()}
+    monkeypatch.chdir(tmp_path)
+    if name in files:
+        Path("model.onnx").write_bytes(files[name])
+    finds = detector(name, "model.onnx" if name in files else None, threads=1)
+    pickled = pickle.dumps(finds)
+    monkeypatch.chdir("/")
+    again = pickle.loads(pickled)
+    assert again.name == name
+    assert again(astronaut) == finds(astronaut)
 
 
 def test_a_model_of_something_else_is_not_taken_for_centerface(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import struct
 import subprocess
 import sys
@@ -214,6 +215,24 @@ def test_a_model_in_memory_is_loaded_and_lists_and_iterators_are_taken() -> None
         model.predict(Image.new("RGB", (0, 5)))
     with pytest.raises(DataError, match="the model of these bytes has its own"):
         mien.load(brightness(), views=1)
+
+
+def test_a_pickled_model_opens_its_file_again_wherever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(brightness())
+    image = np.full((4, 4), 204, np.uint8)
+    for source, detector in ((brightness(), "cascade"), ("model.onnx", "none")):
+        monkeypatch.chdir(tmp_path)
+        pickled = pickle.dumps(mien.load(source, detector=detector, threads=1))
+        monkeypatch.chdir("/")
+        model = pickle.loads(pickled)
+        assert model.predict(image, boxes=[(0, 0, 4, 4)])[0].label == "bright"
+        assert getattr(model.detector, "name", "none") == detector
+        assert model._threads == 1
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(RunError, match=r"model\.onnx: No such file"):
+        pickle.loads(pickled)
 
 
 def test_the_packaged_model_needs_no_torch(tmp_path: Path) -> None:

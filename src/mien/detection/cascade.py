@@ -43,6 +43,9 @@ class Cascade:
             ) from error
         self._alone = threading.Lock()  # the classifier keeps its buffers between calls
 
+    def __reduce__(self) -> tuple[type[Cascade], tuple[()]]:
+        return type(self), ()
+
     def __call__(self, picture: np.ndarray) -> list[Found]:
         """The faces of a picture, uint8 ``[H, W]`` or RGB ``[H, W, 3]``, largest first."""
         grey, scale = shrunk(picture, channels=1)

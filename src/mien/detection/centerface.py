@@ -50,6 +50,7 @@ class CenterFace:
     name = "centerface"
 
     def __init__(self, model: Path | str, threads: int = 0) -> None:
+        self._opened_from = Path(model).absolute(), threads
         anew = "bring it anew with `mien fetch detector`"
         self._session = session(free_sizes(content_of(model)), str(model), threads, anew)
         maps = [output.shape[1:2] for output in self._session.get_outputs()]
@@ -58,6 +59,9 @@ class CenterFace:
                 f"{model}: is not CenterFace, which gives a heat map, sizes, offsets and landmarks"
             )
         self._input = self._session.get_inputs()[0].name
+
+    def __reduce__(self) -> tuple[type[CenterFace], tuple[Path, int]]:
+        return type(self), self._opened_from
 
     def __call__(self, picture: np.ndarray) -> list[Found]:
         """The faces of a picture, uint8 ``[H, W]`` or RGB ``[H, W, 3]``, largest first."""

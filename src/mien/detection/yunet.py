@@ -37,6 +37,7 @@ class YuNet:
     def __init__(self, model: Path | str) -> None:
         if not Path(model).is_file():
             raise RunError(f"{model}: there is no such file; check the path of the detector")
+        self._opened_from = Path(model).absolute()
         self._alone = threading.Lock()  # the size of the input is a state of the detector
         try:
             self._detector = cv2.FaceDetectorYN.create(
@@ -48,6 +49,9 @@ class YuNet:
                 f"{model}: is not YuNet's ONNX file, or is of a version that OpenCV "
                 f"{cv2.__version__} cannot read ({error.err})"
             ) from error
+
+    def __reduce__(self) -> tuple[type[YuNet], tuple[Path]]:
+        return type(self), (self._opened_from,)
 
     def __call__(self, picture: np.ndarray) -> list[Found]:
         """The faces of a picture, uint8 ``[H, W]`` or RGB ``[H, W, 3]``, largest first."""

@@ -73,6 +73,9 @@ class Classifier:
     threads : of ONNX Runtime; 0 takes every core
     detector : finds the faces of a picture; None takes each picture as one face
 
+    It can be pickled, for other processes: they open its file, by its path, anew. Of a model given
+    as bytes, the bytes are pickled.
+
     Attributes
     ----------
     classes : names in the order of the probabilities
@@ -93,6 +96,8 @@ class Classifier:
     ) -> None:
         name = "the model" if isinstance(source, bytes) else str(source)
         content = source if isinstance(source, bytes) else content_of(source)
+        self._opened_from = source if isinstance(source, bytes) else Path(source).absolute()
+        self._threads = threads
         self._session = session(content, name, threads, "write one with `mien export RUN`")
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         try:
@@ -109,6 +114,9 @@ class Classifier:
         said = [self.metadata[key] for key in ("run", "precision") if key in self.metadata]
         said += [f"{self._views} views"] if said and self._views > 1 else []
         self.name = " ".join(said) if said else sha256(content).hexdigest()[:12]
+
+    def __reduce__(self) -> tuple[type[Classifier], tuple[Any, ...]]:
+        return type(self), (self._opened_from, self._threads, self.detector)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 ``[N, C]``, of square images of the model's own size.
