@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mien.cli import app
 from mien.cli.explain import _faces
-from mien.data import FaceSet, draw_faces
+from mien.data import FaceSet, draw_faces, read, roles
 from mien.errors import DataError
 from mien.explanation import (
     Gates,
@@ -395,6 +395,26 @@ def test_the_command_explains_pictures_and_splits_and_keeps_the_test_split_close
     assert told.exit_code == 0, told.exception
     both = CliRunner().invoke(app, ["explain", str(run.path)])
     assert "not both" in str(both.exception)
+
+
+def test_images_that_a_run_learned_from_are_not_explained_as_validation(
+    run: Run, faces: FaceSet, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    for number, image in enumerate(faces.images):  # all in one folder, so divided otherwise
+        place = tmp_path / "set" / faces.classes[faces.labels[number]] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    divided, parts = roles(read(tmp_path / "set", size=24, channels=1))
+    held_out = divided[parts.validation or ""]
+    learned = int(held_out.stands_in(faces["train"]).sum())
+    assert 0 < learned < len(held_out)
+    asked = ["explain", str(run.path), "--data", str(tmp_path / "set"), "--out", str(tmp_path)]
+    told = CliRunner().invoke(app, [*asked, "--faces", "7"])
+    assert told.exit_code == 0, told.exception
+    assert f"left out {learned} of {len(held_out)} images of '{parts.validation}'" in told.output
+    assert "left out" not in CliRunner().invoke(app, [*asked, "--split", "train"]).output
 
 
 def test_a_network_of_tokens_is_explained_by_what_needs_no_maps(tmp_path: Path) -> None:

@@ -124,16 +124,26 @@ def _faces(run: Run, photos: list[Path], detector: str, skip_bad: bool) -> FaceS
 
 
 def _split(run: Run, data: str, split: str, skip_bad: bool) -> FaceSet:
-    """A split by its role or its name; not the final test split, where that has labels."""
+    """A split by its role or its name; not the final test split, where that has labels.
+
+    Unless it is the training part, what the run learned from is left out of it.
+    """
     from mien.data import read, roles
+    from mien.evaluation.part import unseen
+    from mien.evaluation.trained import open_all
 
     given = read(data, size=run.size, channels=run.info["channels"], skip_bad=skip_bad)
     faces, parts = roles(given)
     name = {"train": parts.train, "validation": parts.validation}.get(split, split)
     part = faces[name]
+    if name == parts.train:
+        return part
     if name == parts.test and (part.labels >= 0).any():
         raise DataError(
             f"{name} is the final test split, and looking at its errors would be choosing on it; "
             "explain the validation split"
         )
+    part, notes = unseen(part, faces, open_all([run.path]), name)
+    for note in notes:
+        print(f"note: {note}")
     return part

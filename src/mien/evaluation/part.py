@@ -72,7 +72,7 @@ def part_of(faces: FaceSet, models: Sequence[Trained], split: str | None = None)
             "split"
         )
     refuse_generated(part, f"{faces.name}, '{name}'", "measure on photographs of people")
-    part, notes = _unseen(part, faces, models, name)
+    part, notes = unseen(part, faces, models, name)
     if name == named["validation"]:
         # a run with patience has taken the epoch that was best there
         picked = trained is not None and any(m.recipe and m.recipe.patience for m in models)
@@ -113,10 +113,26 @@ def _training_part(faces: FaceSet, model: Trained) -> FaceSet | None:
     return part if most and faces[known & ~own].stands_in(part).all() else None
 
 
-def _unseen(
+def unseen(
     part: FaceSet, faces: FaceSet, models: Sequence[Trained], name: str
 ) -> tuple[FaceSet, tuple[str, ...]]:
-    """The images that do not stand in any model's training part, as far as that is known."""
+    """The images that do not stand in any model's training part, as far as that is known.
+
+    Parameters
+    ----------
+    part : images of a set
+    faces : the set, divided as it was in training
+    name : what errors call the part
+
+    Returns
+    -------
+    The images that are left, and notes of what was left out and of what cannot be told.
+
+    Raises
+    ------
+    DataError
+        if none is left.
+    """
     seen, notes = np.zeros(len(part), bool), []
     looked: set[str] = set()
     for model in models:
