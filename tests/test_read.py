@@ -388,6 +388,16 @@ def test_files_below_a_class_are_refused(tmp_path):
         read(tmp_path / "set")
 
 
+def test_folders_of_people_within_classes_are_not_taken_for_classes_within_splits(tmp_path):
+    for place in ("Anger/S01", "happy/S01", "happy/S02"):
+        write(tmp_path / "set" / place / "a.png", pixels(0))
+    with pytest.raises(DataError, match=r"Anger, happy are classes and hold folders, such as S01"):
+        read(tmp_path / "set")
+    for place in ("happy/angry", "happy/sad"):  # a split of any name, with classes within
+        write(tmp_path / "other" / place / "a.png", pixels(0))
+    assert read(tmp_path / "other").classes == ("angry", "sad")
+
+
 def test_a_damaged_zip_is_named(tmp_path):
     path = zipped(classes(tmp_path / "set"))
     data = path.read_bytes()

@@ -19,8 +19,8 @@ import numpy as np
 
 from mien.data.faceset import FaceSet
 
-FORMAT = 2
-"""Raise it when a reader gives other pixels, labels or names than before."""
+FORMAT = 3
+"""Raise it when a reader gives other pixels, labels or names than before, or refuses more."""
 
 COLUMNS = ("images", "labels", "names", "split", "groups", "origin")
 

@@ -83,7 +83,8 @@ def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
     Raises
     ------
     DataError
-        Without images, for files deeper than a class, and for one official name at two places.
+        Without images, for files deeper than a class or in folders within classes, and for one
+        official name at two places.
     """
     images = [path for path in paths if is_image(path)]
     if not images:
@@ -105,6 +106,8 @@ def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
         )
     has_splits = len(parts[deepest]) == 3
     places = {path: _place(parts[path], has_splits) for path in images}
+    if has_splits:
+        _refuse_classes_of_folders({places[path] for path in images}, root)
     classes, numbers, notes = _classes({label for _, label in places.values() if label is not None})
     official_names = sum(official.split_of(parts[path][-1]) is not None for path in images)
     is_official = official_names * 2 > len(images)
@@ -136,6 +139,18 @@ def arrange(paths: Iterable[str], folders: Iterable[str], root: str) -> Layout:
         official=is_official,
         notes=(*stray, *notes),
     )
+
+
+def _refuse_classes_of_folders(places: set[tuple[str, str | None]], root: str) -> None:
+    """Refuse ``<class>/<subject>/file``, which has the form of ``<split>/<class>/file``."""
+    outer = sorted({split for split, _ in places})
+    inner = sorted({label for _, label in places if label is not None})
+    if official.class_numbers(outer) is not None and official.class_numbers(inner) is None:
+        raise DataError(
+            f"{root}: {', '.join(map(shown, outer))} are classes and hold folders, such as "
+            f"{shown(inner[0])}; move the images of each class up into its folder, or put the "
+            "classes into the folders of splits: train, validation and test"
+        )
 
 
 def _divided(images: Iterable[tuple[str, str]]) -> bool:
