@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mien.detection.found import Box
 from mien.errors import DataError
 from mien.inference.classifier import Face
-
-Box = tuple[int, int, int, int]
 
 OVERLAP = 0.3
 """Least intersection over union with its last box at which a face is taken for the same one."""

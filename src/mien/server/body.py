@@ -15,11 +15,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from mien.detection.boxes import checked
+from mien.detection.found import Box
 from mien.errors import DataError
 from mien.pixels import decode, measure
 from mien.server.limits import Limits, Refused
 
-Box = tuple[int, int, int, int]
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 """What strangers may send. Headers of TIFF and PPM can cost far more than their bytes."""
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from mien.detection import crop
+from mien.detection.found import Box
 from mien.inference import Classifier
 from mien.inference.rows import as_json
 from mien.pixels import letterbox, to_channels
-from mien.server.body import Box
 
 
 @dataclass(frozen=True)
