@@ -21,6 +21,7 @@ from mien.data import FaceSet, draw_faces
 from mien.errors import DataError, MienError, OutOfMemory, RecipeError, RunError
 from mien.executors.local import START
 from mien.metrics import wilson_interval
+from mien.report.searches import cost
 from mien.runs.run import Run
 from mien.search import Range, Search, Space, tune, worker
 from mien.search.fidelity import Bracket, Fidelity, Rung
@@ -197,7 +198,8 @@ def test_a_training_that_diverges_is_a_failed_trial_with_its_reason(tmp_path: Pa
     assert (failed.state, failed.value, failed.values["lr"]) == ("failed", None, 1e3)
     assert "loss is nan" in (failed.reason or "")
     assert search.best == search.default == done
-    assert search.to_dict()["failed"] == 1
+    told = cost(search.to_dict() | {"key": "wild", "title": "Wild"}, "").notes
+    assert told[-1] == "What failed trials (1) trained before that is not counted."
     hopeless = Space("hopeless", {**BASE, "epochs": 1}, {"momentum": [0.9]})
     with pytest.raises(RunError, match=r"no setting was trained in full.*1 of 1.*resnot"):
         tuned(tmp_path, replace(hopeless, base={**BASE, "model": "resnot"}))

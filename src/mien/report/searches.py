@@ -139,6 +139,12 @@ def cost(search: Search, context: str) -> Table:
     if whole is not None:
         ratio = whole["epoch_images"] / spent["epoch_images"]
         rows.append(["every setting in full", whole["epoch_images"], whole["seconds"], ratio])
+    notes = [
+        "The time of the whole grid follows from the measured pace of each setting"
+        + ("." if search["fidelity"]["name"] == "full" else "; it was not run.")
+    ]
+    if search["failed"]:
+        notes.append(f"What failed trials ({search['failed']}) trained before that is not counted.")
     return Table(
         f"search-cost-{search['key']}",
         f"{search['title']}: cost of the search, and of the whole grid in full",
@@ -149,10 +155,7 @@ def cost(search: Search, context: str) -> Table:
             Column("times the search", decimals(1)),
         ],
         rows,
-        notes=[
-            "The time of the whole grid follows from the measured pace of each setting"
-            + ("." if search["fidelity"]["name"] == "full" else "; it was not run.")
-        ],
+        notes=notes,
         context=context,
     )
 

@@ -80,7 +80,7 @@ class Search:
 
         Trials that came to one and the same training are counted once. The seconds of the whole
         grid follow from those of each setting's own longest training, or the mean of the others'
-        where it has none.
+        where it has none. Of trials that failed it is not known what they did before.
 
         Returns
         -------
