@@ -275,6 +275,9 @@ RECORDED = {
     "ResNet50-CBAM (w1/4)": "resnet50-cbam-w1_4-cc1a3f0f86",
     "InceptionV3 (w1/4)": "inceptionv3-w1_4-aaafb9033c",
     "InceptionV3-CBAM (w1/4)": "inceptionv3-cbam-w1_4-be885c1dd5",
+    "InceptionV3, **full width**, recipe `distilled` (13 epochs), taught by the packaged model": (
+        "inceptionv3-4b54bb3a11"
+    ),
     "plain (w0.75), of as many multiply-adds as ResNet50 (w1/4), likewise": (
         "plain-w0.75-08ed00203f"
     ),
