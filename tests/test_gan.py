@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from mien.balance.gan import (
     GENERATORS,
@@ -306,6 +307,31 @@ def test_generated_images_say_so_and_depend_on_seed_class_and_number_alone(
     np.testing.assert_allclose(more.images[:5].astype(int), made.images[3:].astype(int), atol=1)
     other = generate(run, np.array([3, 5]), seed=5)
     assert not np.array_equal(other.images, made.images)
+
+
+@pytest.mark.parametrize("truncation", [1e-3, 0.7, 2.0, 50.0])
+def test_a_truncated_face_is_the_same_however_many_there_are(
+    run: GeneratorRun, truncation: float
+) -> None:
+    few, more = (
+        generate(run, np.array([0, count]), truncation=truncation).images[:5] for count in (5, 90)
+    )
+    np.testing.assert_allclose(few.astype(int), more.astype(int), atol=1)
+
+
+def test_truncated_noise_is_normal_within_its_bounds(
+    run: GeneratorRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[torch.Tensor] = []
+
+    def caught(noise: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        drawn.append(noise)
+        return torch.zeros(len(noise), 1, 16, 16)
+
+    monkeypatch.setattr(GeneratorRun, "load", lambda *_: caught)
+    generate(run, np.array([2000, 0]), truncation=0.7)
+    values = torch.cat(drawn).numpy().ravel()
+    assert stats.kstest(values, stats.truncnorm(-0.7, 0.7).cdf).pvalue > 0.01
 
 
 def test_truncation_makes_the_faces_more_alike(run: GeneratorRun) -> None:

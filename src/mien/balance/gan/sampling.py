@@ -46,8 +46,9 @@ def generate(
     counts : int ``[C]``
     truncation : largest value of the noise, above 0: the smaller, the more typical and the more
         alike the faces (Brock et al., 2019, section 3.1); None takes the noise as it comes
-    seed : of the noise; an image depends on it, its class and its number, and on nothing else where
-        the latent is a multiple of 16 (PyTorch draws the last values of others anew)
+    seed : of the noise; an image depends on it, its class and its number, and on nothing else;
+        without truncation where the latent is a multiple of 16 (PyTorch draws the last values of
+        others anew)
 
     Returns
     -------
@@ -72,7 +73,11 @@ def generate(
         if truncation is None:
             noise.normal_(generator=generator)
         else:
-            torch.nn.init.trunc_normal_(noise, a=-truncation, b=truncation, generator=generator)
+            # Not `trunc_normal_`: what it draws first depends on how many there are.
+            uniform = torch.rand(noise.shape, generator=generator, dtype=torch.float64)
+            low = torch.special.ndtr(torch.tensor(-truncation, dtype=torch.float64))
+            drawn = torch.special.ndtri(low + uniform * (1 - 2 * low))
+            noise = drawn.clamp(-truncation, truncation).float()
         rows = np.flatnonzero(labels == label)
         for start in range(0, len(rows), BATCH):
             part = noise[start : start + BATCH].to(device)
