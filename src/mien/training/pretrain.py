@@ -91,7 +91,6 @@ def pretrain(
     RunError
         if `out` holds something else or cannot be written, or the loss is not finite.
     """
-    from safetensors import SafetensorError, safe_open
     from safetensors.torch import save
 
     refuse_test(faces, "pretraining")
@@ -110,12 +109,7 @@ def pretrain(
     recipe, out = recipe.but(epochs=epochs), Path(out)
     key = run_name(recipe, faces, None)
     if out.exists():
-        try:
-            with safe_open(out, "pt") as file:
-                done = (file.metadata() or {}).get("pretraining")
-        except SafetensorError:
-            done = None
-        if done == key:
+        if noted_in(str(out)).get("pretraining") == key:
             return out
         raise RunError(f"{out}: holds something else; give another file, or remove it")
     folder = out.with_name(f"{out.stem}-{key}")  # of the checkpoint, while it is not finished
@@ -129,10 +123,11 @@ def pretrain(
                 "there"
             ) from None
         state = {name: t.detach().contiguous().cpu() for name, t in model.state_dict().items()}
-        says = noted(faces) | {"sketch": faces.sketch}
+        says = noted(faces) | {"sketch": faces.sketch, "pretraining": key}
         if own or recipe.weights in ("none", "imagenet"):  # of another's file it is not known
             says["alone"] = True
-        write_bytes(out, save(state, {"pretraining": key, "trained_on": json.dumps(says)}))
+        # One key: several stand in any order, and equal weights are to be equal files.
+        write_bytes(out, save(state, {"trained_on": json.dumps(says)}))
     shutil.rmtree(folder)
     return out
 
@@ -176,9 +171,10 @@ def _trained(
             loss = _epoch(both, optimiser, batches, epoch, shown)
             seconds = time.perf_counter() - began
             if not math.isfinite(loss):
+                kept = "; the epochs before are kept" if log else ""
                 raise RunError(
-                    f"{checkpoint.parent}: the loss is {loss} in epoch {epoch + 1}; the epochs "
-                    "before are kept. Try a lower lr"
+                    f"{checkpoint.parent}: the loss is {loss} in epoch {epoch + 1}{kept}. Try a "
+                    "lower lr"
                 )
             row = {
                 "epoch": epoch + 1,
