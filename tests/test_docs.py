@@ -278,7 +278,7 @@ RECORDED = {
     "InceptionV3, **full width**, recipe `distilled` (13 epochs), taught by the packaged model": (
         "inceptionv3-4b54bb3a11"
     ),
-    "InceptionV3-CBAM, **full width**, recipe `distilled` (13 epochs), taught by the packaged model": (
+    "InceptionV3-CBAM, **full width**, of the same recipe and teacher": (
         "inceptionv3-cbam-79f012f21e"
     ),
     "plain (w0.75), of as many multiply-adds as ResNet50 (w1/4), likewise": (

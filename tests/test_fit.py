@@ -418,7 +418,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_and_step(
         return found * (float("inf") if calls == 5 else 1), logits
 
     monkeypatch.setattr(objective, "model_loss", broken)
-    message = "the loss is inf in epoch 2, step 2 of 3; the epochs before are kept. Try a lower lr"
+    message = "the loss is inf in epoch 2, step 2 of 3; the epochs up to 1 are kept. Try a lower lr"
     with pytest.raises(RunError, match=message):
         trained(TINY, tmp_path)
     monkeypatch.undo()
@@ -431,7 +431,10 @@ def test_a_rate_far_too_high_stops_with_a_message(tmp_path: Path) -> None:
     recipe = TINY.but(
         model="vgg19", batch_norm=False, width=0.03, optimiser="sgd", lr=1e3, schedule="constant"
     )
-    with pytest.raises(RunError, match=r"loss is (nan|inf).* epoch \d.*Try a lower lr"):
+    # Nothing is kept of a first epoch.
+    with pytest.raises(
+        RunError, match=r"loss is (nan|inf) .*epoch 1[^;]*\. Try a lower lr, a warm"
+    ):
         trained(recipe, tmp_path)
 
 
@@ -447,7 +450,7 @@ def test_a_collapse_is_said_after_three_epochs_and_written_down(
     assert alone in run.classes
     assert run.info["collapsed_to"] == alone
     assert set(run.predictions("validation").probabilities.argmax(1)) == {run.classes.index(alone)}
-    assert f"every validation image was called '{alone}'" in capsys.readouterr().err
+    assert f"almost every validation image was called '{alone}'" in capsys.readouterr().err
     assert [row["penalty"] for row in run.log] == sorted(
         (row["penalty"] for row in run.log), reverse=True
     )
@@ -733,6 +736,6 @@ def test_weights_that_the_last_step_broke_are_not_left_behind(tmp_path: Path) ->
     wild = TINY.but(
         optimiser="sgd", momentum=0.0, lr=1e3, l2=1e3, schedule="constant", batch_size=1000
     )
-    with pytest.raises(RunError, match=r"the weight .* is nan after the last step"):
+    with pytest.raises(RunError, match=r"the weight .* is inf after the last step"):
         fit(wild, train(), None, runs=tmp_path, progress="none")
     assert not list(tmp_path.glob("*/weights.safetensors"))

@@ -56,7 +56,7 @@ KEEPING_SHARE = 0.05
 long, one epoch in twenty is kept."""
 
 COLLAPSE_EPOCHS = 3
-"""Epochs in a row with one and the same answer for every image before it is called a collapse."""
+"""Epochs in a row with one answer for almost every image before it is called a collapse."""
 
 
 class Diverged(RunError):
@@ -291,8 +291,9 @@ class Training:
         recent = [row.get("collapsed_to") for row in self.run.log[-COLLAPSE_EPOCHS:]]
         if row.get("collapsed_to") and recent == [row["collapsed_to"]] * COLLAPSE_EPOCHS:
             progress.say(
-                f"{recipe.title}: for {COLLAPSE_EPOCHS} epochs every validation image was called "
-                f"'{row['collapsed_to']}': the training has collapsed (try a lower lr, l1 or l2)"
+                f"{recipe.title}: for {COLLAPSE_EPOCHS} epochs almost every validation image was "
+                f"called '{row['collapsed_to']}': the training has collapsed (try a lower lr, "
+                "l1 or l2)"
             )
 
     def _differentiate(
@@ -343,8 +344,9 @@ class Training:
             leave_out_votes(self.model)
         state = {k: v.detach().contiguous().cpu() for k, v in self.model.state_dict().items()}
         for name, value in state.items():  # the last step was not followed by a loss
-            if not value.isfinite().all():
-                raise self._diverged(f"weight {name}", math.nan, "after the last step")
+            bad = value[~value.isfinite()]
+            if len(bad):
+                raise self._diverged(f"weight {name}", float(bad[0]), "after the last step")
         trained_on = json.dumps(run.info["data"]["train"])  # for who takes the file elsewhere
         write_bytes(run.weights_path, save(state, {"trained_on": trained_on}))
         if self.validation is not None:
@@ -394,9 +396,10 @@ class Training:
             raise self._diverged("loss", float(losses[step]), place)
 
     def _diverged(self, what: str, value: float, place: str) -> Diverged:
+        kept = f"; the epochs up to {self.kept} are kept" if self.kept else ""
+        rise = "" if self.recipe.schedule == "onecycle" else ", a warm-up"  # it has its own
         return Diverged(
-            f"{self.run.path}: the {what} is {value} {place}; the epochs before are kept. Try a "
-            "lower lr, a warm-up, or clip"
+            f"{self.run.path}: the {what} is {value} {place}{kept}. Try a lower lr{rise}, or clip"
         )
 
     def _out_of_patience(self) -> bool:
