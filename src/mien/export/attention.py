@@ -17,11 +17,12 @@ CBAM_MAP = "mean of CBAM's spatial gates, least 0, most 1"
 CLASS_MAP = "class activation map of the predicted class, most 1"
 
 Look = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""From pixels as the network reads them to logits ``[N, C]`` and a map ``[N, h, w]`` in 0 to 1."""
+"""From pixels as the network reads them to logits ``[N, C]`` and maps ``[N, 1, h, w]``, or
+``[N, C, h, w]`` where each class has its own."""
 
 
 def attention_of(network: nn.Module, image_size: int, channels: int) -> tuple[Look, str]:
-    """How a network's map is computed beside its logits, and what the map is.
+    """How a network's maps are computed beside its logits, and what the map is (see `map_of`).
 
     With CBAM, the mean of its spatial gates at the size of the image. Without, where the logits
     are one linear layer of the pooled last map, the class activation map (Zhou et al. 2016) of the
@@ -54,6 +55,22 @@ def attention_of(network: nn.Module, image_size: int, channels: int) -> tuple[Lo
     return _class_activation(net), CLASS_MAP
 
 
+def map_of(maps: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """The map of what is answered in the end: ``[N, h, w]``, each divided by its largest value.
+
+    Parameters
+    ----------
+    maps : of a `Look`
+    logits : ``[N, C]``, averaged over the views and networks that answer together, for what one of
+        them calls a face is not always what all of them do
+    """
+    if maps.shape[1] > 1:
+        called = logits.argmax(1)[:, None, None, None]
+        maps = maps.gather(1, called.expand(-1, 1, *maps.shape[2:]))
+    found = maps[:, 0].relu()
+    return found / found.amax((1, 2), keepdim=True).clamp(min=1e-12)
+
+
 def _cbam(network: nn.Module) -> Look:
     def look(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         gates: list[torch.Tensor] = []
@@ -69,8 +86,8 @@ def _cbam(network: nn.Module) -> Look:
         ]
         with hooked(hooks):
             logits = network(pixels)
-        mean = torch.stack(gates).mean(0)[:, 0]
-        return logits, _to_one(mean - mean.amin((1, 2), keepdim=True))
+        mean = torch.stack(gates).mean(0)
+        return logits, mean - mean.amin((2, 3), keepdim=True)
 
     return look
 
@@ -78,13 +95,7 @@ def _cbam(network: nn.Module) -> Look:
 def _class_activation(network: Any) -> Look:
     def look(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         last = network.forward_features(pixels)
-        logits = network.fc(last.mean((2, 3)))
-        row = network.fc.weight[logits.argmax(1)]
-        return logits, _to_one((last * row[:, :, None, None]).sum(1).relu())
+        maps = torch.einsum("nkhw,ck->nchw", last, network.fc.weight)
+        return network.fc(last.mean((2, 3))), maps
 
     return look
-
-
-def _to_one(maps: torch.Tensor) -> torch.Tensor:
-    """Maps from 0 on, each divided by its largest value; one that is 0 everywhere stays so."""
-    return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mien.export.attention import Look, attention_of
+from mien.export.attention import Look, attention_of, map_of
 from mien.export.source import Source
 from mien.images import Normalisation
 from mien.training.batches import prepared
@@ -18,13 +18,13 @@ from mien.training.views import averaged_logits, mean_logits, views_of
 
 
 class Member(nn.Module):
-    """uint8 images ``[N, channels, S, S]`` to logits and, where asked for, an attention map.
+    """uint8 images ``[N, channels, S, S]`` to logits and, where asked for, attention maps.
 
     Parameters
     ----------
     network : from normalised pixels to logits
-    look : from the same to logits and a map; None leaves the map out
-    views : that are averaged, as of `views_of`; the map is that of the image as it is
+    look : from the same to logits and maps; None leaves the maps out
+    views : that are averaged, as of `views_of`; the maps are those of the image as it is
     """
 
     def __init__(
@@ -55,8 +55,9 @@ class Graph(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """uint8 ``[N, S, S]`` or ``[N, S, S, 3]`` to ``[N, C]`` twice and ``[N, h, w]``."""
         images = images.unsqueeze(1) if images.ndim == 3 else images.movedim(3, 1)
-        (first, *places), *others = [member(images) for member in self.members]
+        (first, *maps), *others = [member(images) for member in self.members]
         logits = averaged_logits(torch.stack([first, *(other for (other,) in others)]))
+        places = [map_of(found, logits) for found in maps]
         return (logits / self.temperature).softmax(1), logits, *places
 
 
