@@ -149,7 +149,9 @@ def quantised(path: Path, train: FaceSet) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     rows = np.sort(np.random.default_rng(0).permutation(len(train))[:CALIBRATED_ON])
-    parts = iter(np.array_split(train.images[rows], math.ceil(len(rows) / 64)))
+    # Of one size, for the calibration joins what it sees of them; a few images may be left over.
+    count = math.ceil(len(rows) / 64)
+    parts = iter(np.split(train.images[rows[: len(rows) // count * count]], count))
 
     class Images(CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:

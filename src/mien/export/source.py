@@ -81,7 +81,7 @@ class Source:
         if found:
             says["calibration"] = json.dumps(found.to_dict())
         if found and found.threshold:
-            says["threshold"] = f"{found.threshold.value:.6f}"
+            says["threshold"] = str(float(found.threshold.value))
         if attention:
             says["attention"] = attention
         return says
