@@ -84,6 +84,8 @@ def test_a_crop_that_is_all_face_is_widened_for_its_bars() -> None:
     assert found.shape[0] == SMALLEST
     assert found.shape[1] > SMALLEST + 50
     assert count(found[:, SMALLEST:], PANEL) > 1000
+    assert annotate(crop, [face((0, 0, 48, 48))], widen=False).shape[:2] == (SMALLEST, SMALLEST)
+    assert annotate(crop, [face((8, 8, 32, 32))], widen=True).shape == found.shape
 
 
 def test_a_face_that_is_not_known_is_not_drawn_in_its_labels_colour() -> None:

@@ -555,7 +555,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     written(tmp_path / "there is an encoder.mp4", levels([0]))
     calls: list[int] = []
 
-    def annotate(image: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+    def annotate(image: np.ndarray, faces: Sequence[Face], *, widen: bool) -> np.ndarray:
         calls.append(len(faces))
         image = image.copy()
         image[:, :, 0] = 200 * len(faces)  # red
@@ -563,6 +563,7 @@ def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     module = ModuleType("mien.inference.annotate")
     module.annotate = annotate  # type: ignore[attr-defined]
+    module.fills = lambda *_: False  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mien.inference.annotate", module)
     return calls
 
@@ -642,6 +643,24 @@ def test_a_stream_that_changes_its_size_is_drawn_at_its_first(
             record([recording.Seen(footage.Frame(number, number / 10, pixels, True), [])])
     with Footage(out) as copy:
         assert [f.pixels.shape for batch in copy for f in batch] == [(48, 64, 3)] * 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_face_that_fills_some_frames_stretches_none(tmp_path: Path, order: int) -> None:
+    written(tmp_path / "there is an encoder.mp4", levels([0]))
+    out = tmp_path / "copy.mp4"
+    white = np.full((240, 240, 3), 255, np.uint8)
+    boxes: list[Box] = [(0, 0, 240, 240), (80, 80, 80, 80)]
+    with recording.film(out, 10.0) as record:
+        for number, box in enumerate(boxes[::order]):
+            faces = [Tracked(1, face(box))]
+            record([recording.Seen(footage.Frame(number, number / 10, white, True), faces)])
+    with Footage(out) as copy:
+        frames = [frame.pixels for batch in copy for frame in batch]
+    assert frames[0].shape == frames[1].shape
+    for frame in frames:  # white as high as wide, whatever stands beside it
+        columns = (frame > 200).all(2).mean(0) > 0.3
+        assert columns.sum() == pytest.approx(frame.shape[0], rel=0.1)
 
 
 def test_a_copy_that_is_not_whole_is_refused(
@@ -807,6 +826,31 @@ def test_a_truncated_video_is_used_as_far_as_it_goes_and_says_where_it_ends(
     (note,) = watched.notes
     assert f"ended at second {len(rows) / 25:.2f}" in note
     assert "promises 4.00 s" in note
+
+
+def test_matroska_that_begins_late_is_not_taken_for_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What OpenCV tells of `ffmpeg -c copy -output_ts_offset 10`: 10 seconds more of both."""
+    film = written(tmp_path / "f.mkv", levels(range(0, 200, 2)))
+    opened = footage.open_capture
+
+    class Late:
+        def __init__(self, source: Path) -> None:
+            self.capture = opened(source)
+
+        def get(self, fact: int) -> float:
+            late = fact in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_PTS)
+            return self.capture.get(fact) + (250 if late else 0)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.capture, name)
+
+    monkeypatch.setattr(footage, "open_capture", Late)
+    with Footage(film) as late:
+        assert sum(len(batch) for batch in late) == 100
+        assert late.cut() is None
+        assert late.promised == pytest.approx(4, abs=0.1)
 
 
 def test_an_mp4_cut_before_its_index_says_so(tmp_path: Path) -> None:

@@ -35,7 +35,14 @@ Rect = tuple[float, float, float, float]
 """Left, top, right and bottom."""
 
 
-def annotate(picture: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
+def fills(picture: np.ndarray, faces: Sequence[Face]) -> bool:
+    """Whether a picture is all of one face, so that nothing of it is left for bars."""
+    return [face.box for face in faces] == [(0, 0, *picture.shape[1::-1])]
+
+
+def annotate(
+    picture: np.ndarray, faces: Sequence[Face], *, widen: bool | None = None
+) -> np.ndarray:
     """A copy of a picture with each face's box, label and a bar for each probability.
 
     Lines and letters grow with the picture and the face. The bars stand beside the box where they
@@ -46,11 +53,11 @@ def annotate(picture: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
     ----------
     picture : uint8 ``[H, W]`` or RGB ``[H, W, 3]``
     faces : with boxes in this picture
+    widen : whether the copy has room for bars on its right; None where one face `fills` the picture
 
     Returns
     -------
-    RGB uint8 ``[H, W, 3]``. A picture smaller than `SMALLEST` is enlarged by a whole number, and
-    one that is all face is widened, for the bars.
+    RGB uint8 ``[H, W, 3]``, of a picture smaller than `SMALLEST` enlarged by a whole number.
     """
     zoom = max(1, -(-SMALLEST // max(picture.shape[:2])))
     shown = Image.fromarray(to_channels(picture, 3))
@@ -59,7 +66,7 @@ def annotate(picture: np.ndarray, faces: Sequence[Face]) -> np.ndarray:
         shown = shown.resize(enlarged, Image.Resampling.BICUBIC)
     unit = max(shown.size) / 400
     boxes = [_scaled(face.box, zoom) for face in faces]
-    if boxes == [(0, 0, *shown.size)]:
+    if fills(picture, faces) if widen is None else widen:
         wider = Image.new("RGB", (shown.width + round(110 * unit), shown.height), PANEL[:3])
         wider.paste(shown)
         shown = wider

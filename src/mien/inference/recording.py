@@ -121,19 +121,22 @@ def film(out: Path, rate: float) -> Iterator[Record]:
         if OpenCV has no encoder, the file is not whole at the end, as on a full disk, or the part
         of another recording is there.
     """
-    from mien.inference.annotate import annotate
+    from mien.inference.annotate import annotate, fills
 
     # MPEG-4 counts time in at most 65,535 parts a second, and OpenCV writes 118.347 as 118347/1000.
     rate = round(rate, 2) if rate > 65 else rate
     part, written, held = partial_of(out), 0, None
     _part(out).close()
     writer = cv2.VideoWriter()
-    size = (0, 0)
+    size, widen = (0, 0), False
 
     def record(batch: Sequence[Seen]) -> None:
-        nonlocal written, held, size
+        nonlocal written, held, size, widen
         for seen in batch:
-            picture = annotate(seen.frame.pixels, [face.face for face in seen.faces])
+            pixels, faces = seen.frame.pixels, [face.face for face in seen.faces]
+            if not writer.isOpened():  # all frames are as wide as the first, and none is stretched
+                widen = fills(pixels, faces)
+            picture = annotate(pixels, faces, widen=widen)
             picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
             if not writer.isOpened():
                 size = picture.shape[1], picture.shape[0]
