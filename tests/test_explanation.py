@@ -303,6 +303,17 @@ def test_what_cannot_be_explained_is_refused(run: Run, faces: FaceSet) -> None:
         explain_split(run, other)
 
 
+def test_fewer_faces_than_there_are_classes_can_be_explained(
+    run: Run, faces: FaceSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = faces["validation"]
+    monkeypatch.setattr(
+        "mien.explanation.explanation._kept", lambda *_: np.eye(7)[np.arange(len(part)) % 7]
+    )
+    found, _ = explain_split(run, part, count=2, steps=2)
+    assert found["faces"] == 2
+
+
 def test_images_of_some_of_the_classes_are_explained_and_their_errors_are_right(
     run: Run, faces: FaceSet
 ) -> None:

@@ -143,6 +143,7 @@ def explain_split(
     rows = np.concatenate(
         [rng.permutation(np.flatnonzero(called == c))[:each] for c in range(len(run.classes))]
     )
+    rows = rows if len(rows) <= count else rng.permutation(rows)[:count]
     found, pictures = explain(run, faces[np.sort(rows)], steps=steps, device=device)
     errors = confident_errors(probabilities, faces.labels) if faces.labelled else []
     found["errors"] = [
