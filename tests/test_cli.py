@@ -119,6 +119,7 @@ def test_predict_writes_a_row_of_seven_probabilities_for_each_picture(
         (["train", "--data", "drawn:70", "--launcher", "slurm"], "unknown launcher 'slurm'"),
         (["train", "--data", "drawn:70", "--device", "tpu9"], "device 'tpu9' cannot be used"),
         (["export", "packaged", "--views", "2"], "for the run that it was made from"),
+        (["export", "packaged", "--accuracy", "0"], "for the run that it was made from"),
         (["export", "packaged", "--format", "torch"], "is written from a run"),
         (["export", "packaged", "--precision", "int8"], "give a data set"),
         (["predict", "a.jpg", "--detector", "none", "--detector-model", "x"], "leave one out"),

@@ -76,7 +76,8 @@ def export(
     from mien.export import convert_onnx, export_onnx, export_program
     from mien.runs.run import Run
 
-    if compare and (out or format_ or precision != "fp32" or accuracy or coverage):
+    abstains = not (accuracy is None and coverage is None)
+    if compare and (out or format_ or precision != "fp32" or abstains):
         raise DataError(
             "--compare measures every precision and writes nothing; leave out --out, --format, "
             "--precision, --accuracy and --coverage"
@@ -85,7 +86,7 @@ def export(
     file = next(filter(Path.is_file, run), None)
     wishes: dict[str, Any] = {"attention": attention, "views": views}
     wishes |= {"accuracy": accuracy, "coverage": coverage}
-    if file and (len(run) > 1 or compare or views != 1 or attention or accuracy or coverage):
+    if file and (len(run) > 1 or compare or views != 1 or attention or abstains):
         raise DataError(
             f"{file}: a file alone is brought to another --precision; --attention, --views, "
             "--accuracy, --coverage and --compare are for the run that it was made from"
