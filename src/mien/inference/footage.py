@@ -100,8 +100,10 @@ class Footage:
         )
         self.rate = told if 0 < told <= 240 else RATE
         self.promised = count / told if not self.live and told > 0 and count > 0 else None
-        # Matroska counts its length from second 0, also where its first frame comes later.
-        self._from_zero = isinstance(source, Path) and source.suffix.lower() in (".mkv", ".webm")
+        # Matroska counts its length from second 0, also where its first frame comes later: OpenCV
+        # tells when in frames of this rate.
+        matroska = isinstance(source, Path) and source.suffix.lower() in (".mkv", ".webm")
+        self._from_zero = told if matroska else 0.0
         self.seconds, self.frames, self.dropped = 0.0, 0, 0
         self._batch = max(1, min(BATCH, BYTES // max(3 * width * height, 1)))
         self._queue: Queue[Frame | None] = Queue(self._batch)
@@ -175,8 +177,9 @@ class Footage:
                 if not self._capture.grab():
                     self._ended = True
                     break
-                if self._from_zero and not self.frames and self.promised is not None:
-                    self.promised -= max(0.0, self._capture.get(cv2.CAP_PROP_PTS)) / self.rate
+                if self._from_zero > 0 and not self.frames and self.promised is not None:
+                    late = self._capture.get(cv2.CAP_PROP_PTS) / self._from_zero
+                    self.promised -= max(0.0, late)
                 if self.live:
                     began = began or monotonic()
                     time = monotonic() - began
