@@ -355,6 +355,16 @@ def test_what_cannot_be_is_one_line(photos: Path, words: list[str], told: str) -
     assert sorted(p.name for p in Path().iterdir()) == ["empty", "photos"]
 
 
+def test_a_picture_that_is_too_large_is_one_line(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    Image.new("1", (10_000, 9_500)).save(tmp_path / "large.png")
+    done = predict(tmp_path / "large.png")
+    assert done.returncode == 1
+    assert "more than the 80 million pixels" in done.stderr.splitlines()[-1]
+    assert not [warning for warning in recwarn.list if "exceeds limit" in str(warning.message)]
+
+
 def test_pictures_of_a_folder_are_listed_by_name_and_of_several_sources_by_path(
     photos: Path,
 ) -> None:

@@ -98,6 +98,7 @@ SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out unreadable 
 def main() -> None:
     """Run the command line; a mistake of the user's is one line and exit status 1."""
     warnings.filterwarnings("ignore", message=".*CUDA.*")
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # ours is an error
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name may have what its encoding has not
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
