@@ -16,6 +16,7 @@ from mien.balance.gan import GeneratorRun, fit_generator
 from mien.balance.gan import training as gan_training
 from mien.data import FaceSet, draw_faces, read, roles
 from mien.errors import DataError
+from mien.evaluation.outcome import rounded_p
 from mien.evaluation.schemes import k_fold
 from mien.report.balancing import balance_figures, balance_tables
 from mien.runs.generator_recipe import GeneratorRecipe
@@ -202,6 +203,8 @@ def test_the_tables_show_what_was_added_and_every_measure_with_its_floor(
     assert "KID x 1,000, real against real" in measures
     agreed = done["quality"]["per_class"][0]["agreement"]["share"]
     assert measures["taken for its class (%; all: mean of classes)"][2] == f"{100 * agreed:.1f}"
+    p = done["quality"]["memorisation"]["p"]
+    assert measures["... p of their being nearer (Mann-Whitney)"][1] == rounded_p(p)
     assert "FID" in quality.notes[0]
     assert judge.name in quality.notes[1]
     names = [figure.name for figure in balance_figures(done, sheets)]

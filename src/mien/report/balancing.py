@@ -11,6 +11,7 @@ import numpy as np
 
 from mien import plots
 from mien.balance.gan.watch import COLLAPSE
+from mien.evaluation.outcome import rounded_p
 from mien.plots.style import figure_of
 from mien.report.drawing import Figure, write_figures
 from mien.report.table import Column, Table, count, percent, write_tables
@@ -84,6 +85,9 @@ def quality(balance: Balance, where: str) -> Table:
     def share(value: float | None) -> str | None:
         return None if value is None else percent(value)
 
+    def chance(p: float | None) -> str | None:
+        return None if p is None else rounded_p(p)
+
     memory = found["memorisation"]
 
     def ratio(measured: dict[str, Any]) -> str:
@@ -115,6 +119,11 @@ def quality(balance: Balance, where: str) -> Table:
             "nearer than 5 % of held-out faces (%)",
             memory and share(memory["nearer_than_5th_percentile"]),
             pick("memorisation", "nearer_than_5th_percentile", share),
+        ),
+        values(
+            "... p of their being nearer (Mann-Whitney)",
+            memory and chance(memory["p"]),
+            pick("memorisation", "p", chance),
         ),
     ]
     notes = [_overall(found)]
